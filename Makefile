@@ -1,0 +1,58 @@
+# The two commands: `make demo` and `make test`. Both set up everything that they need.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/uv: requirements/bootstrap.txt scripts/make_venv
+	@PYTHON=$(PYTHON) scripts/make_venv $(VENV)
+
+$(VENV)/.runtime: $(BIN)/uv requirements/runtime.txt pyproject.toml
+	@echo "Installing turnwise into $(VENV) …"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/runtime.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	@echo "Installing the test tools …"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.runtime ## Lay the environment into .venv
+
+.PHONY: demo
+demo: setup ## Run the whole loop on embedded defaults (EXIT=1 ends it after checking its claims)
+	@$(BIN)/turnwise demo $(if $(EXIT),--exit) $(DEMO_ARGS)
+
+.PHONY: test
+test: $(VENV)/.dev system-packages lint ## Check and test everything
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Format, lint, import and type checks
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy
+
+.PHONY: system-packages
+system-packages:
+	@scripts/install_system_packages
+
+.PHONY: bench
+bench: $(VENV)/.dev ## Run the benchmarks and write bench/results
+	@$(BIN)/python -m bench
+
+.PHONY: lock
+lock: $(BIN)/uv ## Renew the pinned requirements
+	@scripts/lock_requirements $(BIN)/uv
+
+.PHONY: clean
+clean: ## Remove the environment and the caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,13 @@
+"""Alembic's entry: it runs on the connection that ``open_control_store`` hands over."""
+
+from alembic import context
+
+from loop.control.store import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,82 @@
+"""The control store: one relational database (SQLite embedded, PostgreSQL in production).
+
+Each table is defined on :data:`metadata` by the one module that writes it; the migrations in
+``loop/control/migrations`` create them, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+
+from loop.domain.errors import BadInput, Unavailable
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def open_control_store(database_url: str) -> Engine:
+    """Connects and brings the schema up to date.
+
+    ``database_url`` is SQLAlchemy's form: ``sqlite:///path`` or ``postgresql+psycopg://…``.
+    Raises :class:`BadInput` for a URL that can't be read, :class:`Unavailable` when the
+    database does not answer.
+    """
+    engine = connect(database_url)
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except OperationalError as error:
+        raise Unavailable(
+            "The control database does not answer.",
+            why=str(error.orig),
+            fix="Check TURNWISE_DATABASE_URL and that the server runs.",
+        ) from error
+    return engine
+
+
+def connect(database_url: str) -> Engine:
+    """An engine with the pragmas that make SQLite durable and safe between processes."""
+    try:
+        url = make_url(database_url)
+        if url.get_backend_name() == "sqlite" and url.database:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url, pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise BadInput(
+            "TURNWISE_DATABASE_URL can't be read.",
+            why=str(error),
+            fix="Write sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME.",
+        ) from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def _prepare_sqlite(connection, _record) -> None:  # type: ignore[no-untyped-def]
+    connection.isolation_level = None  # SQLAlchemy's own BEGIN below rules the transaction
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection) -> None:  # type: ignore[no-untyped-def]
+    # A transaction that may write must take the lock at its start: two that read first and
+    # write later would both see "no active version".
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

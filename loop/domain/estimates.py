@@ -1,0 +1,76 @@
+"""What a policy would have done on logged sessions: reach, cost and quality, with uncertainty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from loop.domain.policies import Measure
+
+Verdict = Literal["passed", "failed", "inconclusive", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleReach:
+    """The share of turns and dollars that one rule matches under one measure of input size."""
+
+    rule_id: str
+    measure: Measure
+    turns: int
+    turn_share: float
+    cost_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A two-sided 95 % interval around an estimate."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class QualityEstimate:
+    """Off-policy estimate of mean session quality and its difference to the incumbent.
+
+    ``value`` and ``difference`` are ``None`` when the log can't answer; ``refusals`` says why.
+    """
+
+    value: Interval | None
+    difference: Interval | None
+    snips: float | None
+    sessions: int
+    effective_sample_size: float
+    support: float  # mean of the weights, which is 1 when the log covers the policy
+    refusals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyEstimate:
+    """One candidate replayed over one set of sessions."""
+
+    policy_digest: str
+    sessions: int
+    turns: int
+    logged_cost_microusd: int  # as billed
+    incumbent_cost_microusd: int  # the logged routes replayed: the calibration of the replay
+    candidate_cost_microusd: int
+    naive_cost_microusd: int  # logged tokens at the candidate's prices: what ignores the cache
+    rerouted_turns: int
+    reach: tuple[RuleReach, ...]
+    quality: QualityEstimate
+    unpriced_turns: int = 0
+
+    @property
+    def saving_share(self) -> float:
+        if self.incumbent_cost_microusd == 0:
+            return 0.0
+        return 1.0 - self.candidate_cost_microusd / self.incumbent_cost_microusd
+
+    @property
+    def calibration_residual(self) -> float:
+        """Replay of the logged routes against the bill, as a share of the bill."""
+        if self.logged_cost_microusd == 0:
+            return 0.0
+        return self.incumbent_cost_microusd / self.logged_cost_microusd - 1.0

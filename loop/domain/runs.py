@@ -1,0 +1,47 @@
+"""Optimization runs: what was searched, on which data, and what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from loop.domain.estimates import PolicyEstimate
+from loop.domain.policies import RoutingPolicy
+
+RunState = Literal["running", "finished", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One policy that a search tried. ``feasible``: it met the quality and support constraints."""
+
+    number: int
+    parameters: Mapping[str, Any]
+    policy: RoutingPolicy
+    saving_share: float
+    quality_difference_low: float | None  # lower 95 % bound; None where the log can't answer
+    feasible: bool
+    on_front: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationRun:
+    """A finished or running search.
+
+    ``found`` is the winner, ``None`` for "no better policy found". ``selection`` is its estimate
+    on the sessions that chose it, ``test`` on later sessions that the search never saw.
+    """
+
+    run_id: str
+    state: RunState
+    started_at_us: int
+    finished_at_us: int | None
+    seed: int
+    incumbent: RoutingPolicy
+    table_versions: Mapping[str, int]
+    trials: tuple[Trial, ...]
+    found: RoutingPolicy | None
+    outcome: str  # in words
+    selection: PolicyEstimate | None = None
+    test: PolicyEstimate | None = None

@@ -1,0 +1,58 @@
+"""Scores: a value in [0, 1], or *unscored* with its reason. Never edited, only superseded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from loop.domain.errors import BadInput
+
+FindingVerdict = Literal[
+    "supported", "contradicted", "stale", "unverified", "narrow", "not_checkable", "noted"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing an evaluator saw, with a pointer to its evidence.
+
+    ``evidence`` names where to look: tool use ids, turn ids or prompt ids.
+    """
+
+    verdict: FindingVerdict
+    claim: str  # the words claimed, or the name of the check
+    reason: str
+    turn_id: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One judgement of one session by one evaluator version.
+
+    Exactly one of ``value`` and ``unscored_reason`` is given. ``coverage`` is the share of what
+    the evaluator looked for that it had evidence to judge.
+    """
+
+    session_id: str
+    evaluator: str
+    evaluator_version: str
+    value: float | None
+    unscored_reason: str = ""
+    coverage: float = 0.0
+    findings: tuple[Finding, ...] = ()
+    scored_at_us: int = 0
+    input_digest: str = ""  # of the trace that was scored: same digest, nothing to do again
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.unscored_reason == ""):
+            raise BadInput(
+                "A score has either a value or a reason for having none.",
+                why=f"value={self.value!r}, unscored_reason={self.unscored_reason!r}",
+            )
+        if self.value is not None and not 0.0 <= self.value <= 1.0:
+            raise BadInput(f"A score lies between 0 and 1, not at {self.value!r}.")
+
+    @property
+    def is_scored(self) -> bool:
+        return self.value is not None
