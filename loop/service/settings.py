@@ -1,0 +1,215 @@
+"""Every setting, once: its type, default, environment name and meaning.
+
+The environment comes first, then a JSON file (``--settings FILE`` or ``TURNWISE_SETTINGS``), then
+the default. ``docs/settings.md`` is held to this list by a test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from loop.domain.errors import BadInput
+
+SHOWN_SECRET = "set"
+
+
+def setting(default: Any, doc: str, *, env: str, secret: bool = False) -> Any:
+    metadata = {"doc": doc, "env": env, "secret": secret}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force. ``origins`` says where each value came from."""
+
+    data_dir: Path = setting(
+        Path(".turnwise"),
+        "Folder of the collectors' journal, the embedded database, keys and state.",
+        env="TURNWISE_DATA_DIR",
+    )
+    store_uri: str = setting(
+        "",
+        "The lake: a folder or `s3://bucket/prefix`. Empty: `lake` in the data folder.",
+        env="TURNWISE_STORE_URI",
+    )
+    s3_endpoint: str = setting(
+        "", "URL of an S3-compatible store other than AWS.", env="TURNWISE_S3_ENDPOINT"
+    )
+    database_url: str = setting(
+        "",
+        "Control database in SQLAlchemy's form. Empty: SQLite `control.db` in the data folder.",
+        env="TURNWISE_DATABASE_URL",
+        secret=True,
+    )
+    http: str = setting("127.0.0.1:8080", "Address of the API and the pages.", env="TURNWISE_HTTP")
+    otlp_http: str = setting(
+        "127.0.0.1:4318", "Address of OTLP over HTTP.", env="TURNWISE_OTLP_HTTP"
+    )
+    otlp_grpc: str = setting(
+        "127.0.0.1:4317", "Address of OTLP over gRPC.", env="TURNWISE_OTLP_GRPC"
+    )
+    edge: str = setting("127.0.0.1:4319", "Address of the edge proxy.", env="TURNWISE_EDGE")
+    api_token: str = setting(
+        "",
+        "Bearer token that the API, the pages and the collectors ask for. Needed when an address "
+        "is not on loopback.",
+        env="TURNWISE_API_TOKEN",
+        secret=True,
+    )
+    channel: str = setting(
+        "prod", "Channel that policies are published on.", env="TURNWISE_CHANNEL"
+    )
+    price_book: str = setting(
+        "", "JSON file of prices that extends the shipped book.", env="TURNWISE_PRICE_BOOK"
+    )
+    org_attributes: tuple[str, ...] = setting(
+        ("department", "team.id", "cost_center"),
+        "Resource attributes that make up the organization path, top level first.",
+        env="TURNWISE_ORG_ATTRIBUTES",
+    )
+    drain_interval_ms: int = setting(
+        500,
+        "Pause between two moves from the journal into the lake.",
+        env="TURNWISE_DRAIN_INTERVAL_MS",
+    )
+    evaluate_interval_seconds: float = setting(
+        5.0,
+        "Pause between two passes of the evaluators over new sessions.",
+        env="TURNWISE_EVALUATE_INTERVAL_SECONDS",
+    )
+    rollout_interval_seconds: float = setting(
+        5.0,
+        "Pause between two looks of the rollout controller.",
+        env="TURNWISE_ROLLOUT_INTERVAL_SECONDS",
+    )
+    max_body_bytes: int = setting(
+        16 * 1024 * 1024, "Largest OTLP body as sent.", env="TURNWISE_MAX_BODY_BYTES"
+    )
+    max_inflated_bytes: int = setting(
+        64 * 1024 * 1024,
+        "Largest OTLP body after decompression.",
+        env="TURNWISE_MAX_INFLATED_BYTES",
+    )
+    min_free_bytes: int = setting(
+        256 * 1024 * 1024,
+        "Free disk below which the collectors refuse (503) rather than risk what they hold.",
+        env="TURNWISE_MIN_FREE_BYTES",
+    )
+    publication_lifetime_seconds: int = setting(
+        86_400,
+        "How long gateways may use a publication without hearing of it again (`not_after`).",
+        env="TURNWISE_PUBLICATION_LIFETIME_SECONDS",
+    )
+    anthropic_base_url: str = setting(
+        "https://api.anthropic.com", "Upstream of the edge proxy.", env="ANTHROPIC_BASE_URL"
+    )
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def lake_uri(self) -> str:
+        return self.store_uri or str(self.data_dir / "lake")
+
+    @property
+    def control_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'control.db'}"
+
+    def rows(self) -> list[dict[str, str]]:
+        """For people: name, environment name, value (secrets as "set"), where from, meaning."""
+        return [
+            {
+                "name": knob.name,
+                "env": knob.metadata["env"],
+                "value": self._shown(knob.name, secret=knob.metadata["secret"]),
+                "from": self.origins.get(knob.name, "default"),
+                "meaning": knob.metadata["doc"],
+            }
+            for knob in knobs()
+        ]
+
+    def _shown(self, name: str, *, secret: bool) -> str:
+        value = getattr(self, name)
+        if secret:
+            return SHOWN_SECRET if value else ""
+        return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def knobs() -> list[Any]:
+    """The dataclass fields that are settings."""
+    return [knob for knob in fields(Settings) if "env" in knob.metadata]
+
+
+def load_settings(
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+    **given: Any,
+) -> Settings:
+    """Reads the settings; ``given`` (the command line's own flags) rules over all.
+
+    Raises :class:`BadInput` naming the setting for an unknown key or a value of the wrong type.
+    """
+    environment = os.environ if environment is None else environment
+    if file is None and environment.get("TURNWISE_SETTINGS"):
+        file = Path(environment["TURNWISE_SETTINGS"])
+    from_file = _read_file(file) if file else {}
+    known = {knob.name: knob for knob in knobs()}
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name in from_file:
+        if name not in known:
+            raise BadInput(
+                f"{file}: unknown setting {name!r}.", fix="`turnwise settings show` lists them."
+            )
+    for name, knob in known.items():
+        env = knob.metadata["env"]
+        if given.get(name) is not None:
+            values[name], origins[name] = _convert(name, knob, given[name]), "command line"
+        elif environment.get(env, "") != "":
+            values[name], origins[name] = _convert(env, knob, environment[env]), env
+        elif name in from_file:
+            values[name], origins[name] = _convert(name, knob, from_file[name]), str(file)
+    return Settings(**values, origins=origins)
+
+
+def _convert(name: str, knob: Any, value: Any) -> Any:
+    kind = str(knob.type)
+    try:
+        if kind == "Path":
+            return Path(value).expanduser()
+        if kind.startswith("tuple"):
+            parts = value.split(",") if isinstance(value, str) else value
+            return tuple(part.strip() for part in parts if part.strip())
+        if kind in ("int", "float"):
+            number = int(value) if kind == "int" else float(value)
+            if number <= 0:
+                raise ValueError("it must be more than 0")
+            return number
+        return str(value)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{name}={value!r} is not a {kind}.", why=str(error)) from error
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"The settings file {file} can't be read.", why=str(error)) from error
+    if not isinstance(document, dict):
+        raise BadInput(f"The settings file {file} must hold one JSON object.")
+    return document
+
+
+def parse_address(address: str, name: str) -> tuple[str, int]:
+    """``host:port`` as a pair. Raises :class:`BadInput`."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdigit() or int(port) > 65_535:
+        raise BadInput(f"{name}={address!r} is no address.", fix="Write HOST:PORT.")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
