@@ -15,7 +15,7 @@ from typing import Any
 
 from loop.domain.errors import BadInput
 
-SHOWN_SECRET = "set"
+_SHOWN = "set"  # in place of a secret
 
 
 def setting(default: Any, doc: str, *, env: str, secret: bool = False) -> Any:
@@ -134,7 +134,7 @@ class Settings:
     def _shown(self, name: str, *, secret: bool) -> str:
         value = getattr(self, name)
         if secret:
-            return SHOWN_SECRET if value else ""
+            return _SHOWN if value else ""
         return ",".join(value) if isinstance(value, tuple) else str(value)
 
 

@@ -1,0 +1,161 @@
+"""What the API, the command line and the pages read about sessions."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from loop.domain.errors import BadInput, NotFound
+from loop.domain.scores import Score
+from loop.domain.turns import ToolEvidence, TracedTurn
+from loop.lake import Lake
+from loop.service.evaluation_stage import QUALITY
+
+MAX_ROWS = 500
+SORTS = {
+    "started": "started_at_us DESC",
+    "cost": "cost_microusd DESC NULLS LAST",
+    "quality": "quality ASC NULLS LAST",
+}
+_MODEL = "coalesce(nullif(served_model, ''), requested_model)"
+_SESSIONS = """
+WITH quality AS (
+    SELECT session_id, value AS quality FROM scores WHERE evaluator = '{quality}'
+), sessions AS (
+    SELECT
+        session_id,
+        min(started_at_us) AS started_at_us,
+        max(ended_at_us) AS ended_at_us,
+        arg_max(developer, started_at_us) AS developer,
+        arg_max(org_path, started_at_us) AS org_path,
+        arg_max(repository, started_at_us) AS repository,
+        list_sort(list_distinct(list({model}))) AS models,
+        count(*) AS turns,
+        CAST(sum(len(tool_calls)) AS BIGINT) AS tool_calls,
+        CAST(sum(len(list_filter(tool_calls, lambda call: call.success = false))) AS BIGINT)
+            AS tool_errors,
+        CAST(sum(CASE WHEN status = 'error' THEN attempts ELSE attempts - 1 END) AS BIGINT)
+            AS failed_attempts,
+        CAST(sum(input_tokens + cache_read_tokens + cache_creation_5m_tokens
+            + cache_creation_1h_tokens) AS BIGINT) AS total_input_tokens,
+        CAST(sum(output_tokens) AS BIGINT) AS output_tokens,
+        CAST(sum(cost_microusd) AS BIGINT) AS cost_microusd,
+        count(*) FILTER (cost_microusd IS NULL) AS unpriced_turns,
+        arg_max(arm, started_at_us) AS arm,
+        arg_max(policy_version, started_at_us) AS policy_version
+    FROM turns {where} GROUP BY session_id
+)
+SELECT sessions.*, quality.quality
+FROM sessions LEFT JOIN quality USING (session_id)
+ORDER BY {order}, session_id LIMIT ? OFFSET ?
+"""
+_FILTERS = {
+    "session_id": "session_id = ?",
+    "developer": "developer = ?",
+    "repository": "repository = ?",
+    "model": f"{_MODEL} = ?",
+    "org": "(org_path = ? OR starts_with(org_path, ? || '/'))",
+}
+
+
+def list_sessions(
+    lake: Lake,
+    *,
+    limit: int = 50,
+    cursor: str | None = None,
+    sort: str = "started",
+    filters: Mapping[str, str | None] | None = None,
+) -> dict[str, Any]:
+    """One page of sessions; ``next`` is the cursor of the page after it, or ``None``."""
+    if sort not in SORTS:
+        raise BadInput(f"Unknown sort {sort!r}.", fix=f"One of {', '.join(SORTS)}.")
+    if not 1 <= limit <= MAX_ROWS:
+        raise BadInput(f"limit must lie between 1 and {MAX_ROWS}, not at {limit}.")
+    offset = _read_cursor(cursor)
+    conditions, parameters = [], []
+    for name, value in (filters or {}).items():
+        if value is not None:
+            conditions.append(_FILTERS[name])
+            parameters += [value] * _FILTERS[name].count("?")
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    statement = _SESSIONS.format(quality=QUALITY, model=_MODEL, where=where, order=SORTS[sort])
+    rows = lake.query(statement, [*parameters, limit + 1, offset])
+    more, rows = len(rows) > limit, rows[:limit]
+    _add_scores(lake, rows)
+    return {"rows": rows, "next": _write_cursor(offset + limit) if more else None}
+
+
+def show_session(lake: Lake, session_id: str, *, content: bool = False) -> dict[str, Any]:
+    """One session turn by turn; texts only when ``content`` is asked for.
+
+    Raises :class:`NotFound`.
+    """
+    listed = list_sessions(lake, limit=1, filters={"session_id": session_id})
+    traces = lake.load_traces([session_id])
+    if not listed["rows"] or not traces:
+        raise NotFound(f"No session {session_id!r}.", fix="`turnwise session list` names them.")
+    trace = traces[0]
+    prompts = []
+    for prompt in trace.prompts:
+        row = asdict(prompt)
+        if not content:
+            del row["text"]
+        prompts.append(row)
+    return {
+        "session": listed["rows"][0],
+        "prompts": prompts,
+        "turns": [_turn_row(traced, content=content) for traced in trace.turns],
+        "scores": [score_row(score) for score in lake.scores_of([session_id])],
+    }
+
+
+def score_row(score: Score) -> dict[str, Any]:
+    return asdict(score)
+
+
+def _turn_row(traced: TracedTurn, *, content: bool) -> dict[str, Any]:
+    row = asdict(traced.turn)
+    row |= row.pop("usage")
+    row.pop("tool_calls")
+    row["model"] = traced.turn.model
+    row["tools"] = [_tool_row(tool, content=content) for tool in traced.tools]
+    if content:
+        row["texts"] = list(traced.texts)
+    return row
+
+
+def _tool_row(tool: ToolEvidence, *, content: bool) -> dict[str, Any]:
+    row = asdict(tool.call)
+    row |= {"input_state": tool.input_state, "output_state": tool.output_state}
+    if content:
+        row |= {"input": tool.input_text, "output": tool.output_text}
+    return row
+
+
+def _add_scores(lake: Lake, rows: Sequence[dict[str, Any]]) -> None:
+    by_session: dict[str, dict[str, float | None]] = defaultdict(dict)
+    for score in lake.scores_of([row["session_id"] for row in rows]):
+        if score.evaluator != QUALITY:
+            by_session[score.session_id][score.evaluator] = score.value
+    for row in rows:
+        row["scores"] = by_session.get(row["session_id"], {})
+
+
+def _read_cursor(cursor: str | None) -> int:
+    if not cursor:
+        return 0
+    try:
+        offset = json.loads(base64.urlsafe_b64decode(cursor.encode()))["offset"]
+        if not isinstance(offset, int) or offset < 0:
+            raise ValueError("no offset")
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput("The cursor can't be read.", fix="Begin again without one.") from error
+    return offset
+
+
+def _write_cursor(offset: int) -> str:
+    return base64.urlsafe_b64encode(json.dumps({"offset": offset}).encode()).decode()
