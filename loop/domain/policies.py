@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 POLICY_SCHEMA = "turnwise.policy/1"
 PUBLICATION_SCHEMA = "turnwise.publication/1"
 BUCKETS = 10_000
+AUXILIARY_UNIT = "~auxiliary"
 
 Measure = Literal["total_input_tokens", "uncached_input_tokens", "new_tokens", "prompt_tokens"]
 Unit = Literal["session", "agent", "user_turn", "request"]
@@ -290,7 +291,13 @@ def decide(policy: RoutingPolicy, request: RouteRequest, previous: Route | None 
 
 
 def unit_key(policy: RoutingPolicy, request: RouteRequest) -> tuple[str, str]:
-    """What a route is kept under: the session, or the session and agent."""
+    """What a route is kept under: the session, or the session and agent.
+
+    Auxiliary requests (titles, quota checks) have a unit of their own: they are tiny and may come
+    first, so a session kept on their route would be routed by its title.
+    """
+    if request.request_class == "auxiliary":
+        return (request.session_id, AUXILIARY_UNIT)
     if policy.unit == "session":
         return (request.session_id, "")
     return (request.session_id, request.agent_id)
