@@ -1,0 +1,91 @@
+"""The command line's one way in: the HTTP API, of a server or of this very process.
+
+With ``--api URL`` requests go over the network; with a data folder they go to the same ASGI
+application assembled here. So every command prints what the API answers, either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from starlette.types import ASGIApp
+
+from loop.domain.errors import (
+    BadInput,
+    Conflict,
+    Corrupt,
+    NotFound,
+    Refused,
+    TurnwiseError,
+    Unavailable,
+)
+
+ERRORS: Mapping[str, type[TurnwiseError]] = {
+    kind.code: kind for kind in (BadInput, Conflict, Corrupt, NotFound, Refused, Unavailable)
+} | {"unauthorized": Refused, "method_not_allowed": BadInput}
+TIMEOUT_SECONDS = 120.0
+
+
+class ApiClient:
+    """Speaks the API and raises the error that the envelope names."""
+
+    def __init__(self, base_url: str, *, token: str = "", app: ASGIApp | None = None) -> None:
+        self._runner = asyncio.Runner()
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            transport=httpx.ASGITransport(app) if app is not None else None,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=TIMEOUT_SECONDS,
+        )
+
+    def get(self, path: str, **parameters: Any) -> dict[str, Any]:
+        given = {name: value for name, value in parameters.items() if value is not None}
+        return self.request("GET", path, params=given)
+
+    def post(self, path: str, document: object = None) -> dict[str, Any]:
+        return self.request("POST", path, json=document if document is not None else {})
+
+    def request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            response = self._runner.run(self._client.request(method, path, **options))
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"{self._client.base_url} does not answer.",
+                why=str(error) or type(error).__name__,
+                fix="Start it with `turnwise serve`, or give another --api.",
+            ) from error
+        try:
+            answer = response.json()
+        except ValueError as error:
+            raise Unavailable(
+                f"{self._client.base_url} answered {response.status_code} without JSON.",
+                fix="Is that a turnwise server?",
+            ) from error
+        if response.is_success:
+            return dict(answer)
+        envelope = answer.get("error") or {}
+        kind = ERRORS.get(envelope.get("code", ""), Unavailable)
+        raise kind(
+            envelope.get("what") or f"{method} {path} answered {response.status_code}.",
+            why=envelope.get("why", ""),
+            fix=envelope.get("fix", ""),
+        )
+
+    def close(self) -> None:
+        self._runner.run(self._client.aclose())
+        self._runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,214 @@
+"""``turnwise spend``, ``session``, ``evaluate`` and ``cluster``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from loop.service.api_client import ApiClient
+from loop.service.commands import reads
+from loop.service.printing import Column, plain, print_json, print_lines, print_rows, show, talk
+
+GROUPINGS = {
+    "developer": Column("developer", "developer"),
+    "session": Column("session_id", "session"),
+    "repo": Column("repository", "repository"),
+    "org": Column("org_path", "org path"),
+    "model": Column("model", "model"),
+    "day": Column("day", "day"),
+}
+_AMOUNTS = (
+    Column("turns", "turns", "count"),
+    Column("input_tokens", "input", "count"),
+    Column("cache_read_tokens", "cache read", "count"),
+    Column("cache_creation_5m_tokens", "write 5m", "count"),
+    Column("cache_creation_1h_tokens", "write 1h", "count"),
+    Column("output_tokens", "output", "count"),
+    Column("cost_microusd", "cost", "money"),
+    Column("unpriced_turns", "unpriced", "count"),
+)
+
+
+@click.group()
+def spend() -> None:
+    """What the turns cost."""
+
+
+@spend.command("by")
+@click.argument("grouping")
+@click.option("--since", metavar="DAY", help="First day, YYYY-MM-DD (UTC).")
+@click.option("--until", metavar="DAY", help="Last day, YYYY-MM-DD (UTC).")
+@click.option("--level", type=click.IntRange(1, 4), help="Cut org paths to so many levels.")
+@reads
+def spend_by(client: ApiClient, grouping: str, as_json: bool, **options: Any) -> None:
+    """Tokens and cost by GROUPING: developer, session, repo, org, model or day.
+
+    Several may be given, as in "session,model". JSON: {"rows": [{<the grouping's columns>, turns,
+    input_tokens, output_tokens, cache_read_tokens, cache_creation_5m_tokens,
+    cache_creation_1h_tokens, cost_microusd, unpriced_turns}], "next": null}. A cost of null is
+    unpriced, never zero.
+    """
+    answer = client.get("/v1/spend", by=grouping, **options)
+    if as_json:
+        return print_json(answer)
+    names = [GROUPINGS[name] for name in grouping.split(",") if name in GROUPINGS]
+    print_rows(answer["rows"], [*names, *_AMOUNTS], "No turns yet.")
+    return None
+
+
+@click.group()
+def session() -> None:
+    """Sessions and their turns."""
+
+
+@session.command("list")
+@click.option("--limit", type=int, default=50, show_default=True, help="Rows of one page.")
+@click.option("--cursor", help="The `next` of the page before.")
+@click.option(
+    "--sort", default="started", show_default=True, help="started, cost or quality (worst first)."
+)
+@click.option("--developer", help="Only this developer's.")
+@click.option("--repo", "repository", help="Only of this repository.")
+@click.option("--model", help="Only with turns of this model.")
+@click.option("--org", help="Only of this organization path and below.")
+@reads
+def list_sessions(client: ApiClient, as_json: bool, **options: Any) -> None:
+    """Sessions with their cost and scores. JSON: {"rows": [...], "next": cursor or null}."""
+    answer = client.get("/v1/sessions", **options)
+    if as_json:
+        return print_json(answer)
+    rows = [
+        row | {f"score_{key}": value for key, value in row["scores"].items()}
+        for row in answer["rows"]
+    ]
+    columns = [
+        Column("session_id", "session"),
+        Column("started_at_us", "started (UTC)", "time"),
+        Column("developer", "developer"),
+        Column("turns", "turns", "count"),
+        Column("cost_microusd", "cost", "money"),
+        Column("score_faithfulness", "faithful", "score"),
+        Column("score_tool_use", "tool use", "score"),
+        Column("score_code_correctness", "code", "score"),
+        Column("quality", "quality", "score"),
+    ]
+    print_rows(rows, columns, "No sessions yet. Send some: docs/getting-started.md.")
+    if answer["next"]:
+        talk.print(f"More: --cursor {answer['next']}")
+    return None
+
+
+@session.command("show")
+@click.argument("session_id")
+@click.option("--content", is_flag=True, help="Also the texts: prompts, answers, tool outputs.")
+@reads
+def show_session(client: ApiClient, session_id: str, content: bool, as_json: bool) -> None:
+    """One session turn by turn, with its scores and their evidence.
+
+    JSON: {"session", "prompts", "turns", "scores"}.
+    """
+    answer = client.get(f"/v1/sessions/{session_id}", content=int(content) or None)
+    if as_json:
+        return print_json(answer)
+    head = answer["session"]
+    print_lines(
+        f"session    {head['session_id']}",
+        f"developer  {head['developer']}",
+        f"org path   {head['org_path']}",
+        f"repository {head['repository']}",
+        f"cost       {show(head['cost_microusd'], 'money')}",
+        "",
+    )
+    rows = [
+        row | {"tools": [_tool_words(tool) for tool in row["tools"]], "agent": row["agent_name"]}
+        for row in answer["turns"]
+    ]
+    columns = [
+        Column("started_at_us", "started (UTC)", "time"),
+        Column("agent", "agent"),
+        Column("model", "model"),
+        Column("status", "status"),
+        Column("attempts", "attempts", "count"),
+        Column("input_tokens", "input", "count"),
+        Column("cache_read_tokens", "cache read", "count"),
+        Column("output_tokens", "output", "count"),
+        Column("cost_microusd", "cost", "money"),
+        Column("tools", "tools"),
+    ]
+    print_rows(rows, columns, "No turns.")
+    if content:
+        _print_content(answer)
+    print_lines("")
+    for score in answer["scores"]:
+        _print_score(score)
+    return None
+
+
+def _tool_words(tool: dict[str, Any]) -> str:
+    if tool["inferred"]:
+        return "(a call that left no event)"
+    outcome = {True: "", False: " ✕", None: " ?"}[tool["success"]]
+    return f"{tool['name']}{' rejected' if tool['decision'] == 'reject' else outcome}"
+
+
+def _print_content(answer: dict[str, Any]) -> None:
+    for prompt in answer["prompts"]:
+        print_lines("", f"> {plain(prompt['text'])}")
+    for turn in answer["turns"]:
+        print_lines("", f"[{turn['turn_id']}]", *turn["texts"])
+        for tool in turn["tools"]:
+            print_lines(
+                f"  {tool['name']} {tool['input']}", f"  → ({tool['output_state']})", tool["output"]
+            )
+
+
+def _print_score(score: dict[str, Any]) -> None:
+    value = show(score["value"], "score") if score["value"] is not None else "unscored"
+    reason = f"  {score['unscored_reason']}" if score["unscored_reason"] else ""
+    print_lines(f"{score['evaluator']:<17} {value}{reason}")
+    for finding in score["findings"]:
+        evidence = f" [{', '.join(finding['evidence'])}]" if finding["evidence"] else ""
+        print_lines(f"  {finding['verdict']}: {finding['claim']} — {finding['reason']}{evidence}")
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="Every session, not only changed ones.")
+@reads
+def evaluate(client: ApiClient, everything: bool, as_json: bool) -> None:
+    """Score the sessions that changed since the last pass.
+
+    JSON: {"sessions", "unscored", "revision"}.
+    """
+    answer = client.post("/v1/evaluate", {"everything": everything})
+    if as_json:
+        return print_json(answer)
+    print_lines(f"{answer['sessions']} sessions evaluated, {answer['unscored']} without any score.")
+    return None
+
+
+@click.group()
+def cluster() -> None:
+    """Sessions that went badly in a similar way."""
+
+
+@cluster.command("list")
+@click.option("--refresh", is_flag=True, help="Cluster the low-scoring sessions anew first.")
+@reads
+def list_clusters(client: ApiClient, refresh: bool, as_json: bool) -> None:
+    """The clusters, dearest first. JSON: {"rows": [...], "next": null}."""
+    answer = client.post("/v1/clusters") if refresh else client.get("/v1/clusters")
+    if as_json:
+        return print_json(answer)
+    columns = [
+        Column("cluster_id", "cluster"),
+        Column("label", "label"),
+        Column("sessions", "sessions", "count"),
+        Column("mean_score", "mean score", "score"),
+        Column("cost_microusd", "cost", "money"),
+        Column("cost_share", "of spend", "share"),
+        Column("exemplars", "exemplars"),
+    ]
+    rows = [row | {"exemplars": row["exemplars"][:2]} for row in answer["rows"]]
+    print_rows(rows, columns, "No clusters yet: `turnwise cluster list --refresh` makes them.")
+    return None
