@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 POLICY_SCHEMA = "turnwise.policy/1"
@@ -167,11 +167,15 @@ class RouteRequest:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``rule_id`` is ``default`` when no rule matched, ``guard:<name>`` when a guard overruled."""
+    """``rule_id`` is ``default`` when no rule matched, ``guard:<name>`` when a guard overruled.
+
+    ``as_requested``: the policy named no model, so a kept route follows what each request asks.
+    """
 
     model: str
     rule_id: str
     effort: str = ""
+    as_requested: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,10 +287,15 @@ def decide(policy: RoutingPolicy, request: RouteRequest, previous: Route | None 
     ``previous`` is the route of the last request of the same unit (session, agent), which the
     caller keeps; it holds until the unit allows a change. The context ceiling overrules all.
     """
-    route = previous if previous and _is_kept(policy, request) else _match(policy, request)
+    if previous and _is_kept(policy, request):
+        route = (
+            replace(previous, model=request.requested_model) if previous.as_requested else previous
+        )
+    else:
+        route = _match(policy, request)
     ceiling = policy.guards.max_context_tokens.get(route.model)
     if ceiling is not None and request.total_input_tokens > ceiling:
-        return Route(request.requested_model, "guard:max_context_tokens")
+        return Route(request.requested_model, "guard:max_context_tokens", as_requested=True)
     return route
 
 
@@ -314,8 +323,10 @@ def _is_kept(policy: RoutingPolicy, request: RouteRequest) -> bool:
 def _match(policy: RoutingPolicy, request: RouteRequest) -> Route:
     for rule in policy.rules:
         if all(_holds(policy, condition, request) for condition in rule.when):
-            return Route(rule.model or request.requested_model, rule.rule_id, rule.effort)
-    return Route(policy.default_model or request.requested_model, "default")
+            model = rule.model or request.requested_model
+            return Route(model, rule.rule_id, rule.effort, as_requested=not rule.model)
+    model = policy.default_model or request.requested_model
+    return Route(model, "default", as_requested=not policy.default_model)
 
 
 def _holds(policy: RoutingPolicy, condition: Condition, request: RouteRequest) -> bool:
