@@ -1,0 +1,161 @@
+"""The fleet: many simulated sessions at once, and their telemetry on its way to the collector."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from loop.domain.errors import BadInput
+from loop.service.simulation.client_session import ClientSession, SessionOutcome, SessionPlan
+from loop.service.simulation.draws import draw, identifier, pick
+from loop.service.simulation.model_client import ModelClient
+from loop.service.simulation.parameters import FleetParameters
+from loop.service.simulation.tasks import make_task
+from loop.service.simulation.telemetry import SessionTelemetry
+from loop.service.simulation.telemetry_export import TelemetryExport
+
+SESSION_ROOM_US = 45 * 60 * 1_000_000  # what a session may need of the window, pauses included
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetReport:
+    """What a run of the fleet did, with the truth of every session."""
+
+    outcomes: tuple[SessionOutcome, ...]
+    requests: int  # sent to the gateway, retries included
+    exports: int  # OTLP requests that were acknowledged
+    resends: int  # OTLP requests that were refused for now and sent again
+    elapsed_seconds: float
+
+    @property
+    def sessions(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def turns(self) -> int:
+        return sum(outcome.turns for outcome in self.outcomes)
+
+    @property
+    def failures(self) -> int:
+        """Requests that the client gave up on."""
+        return sum(outcome.failed_requests for outcome in self.outcomes)
+
+    @property
+    def solve_rate(self) -> float:
+        """Share of sessions whose task was really solved."""
+        solved = sum(outcome.solved for outcome in self.outcomes)
+        return solved / len(self.outcomes) if self.outcomes else 0.0
+
+    @property
+    def solved_by_model(self) -> dict[str, tuple[int, int]]:
+        """Per model that served the main loop: sessions solved, sessions. A session that more
+        than one model served counts under their names joined by ``+``."""
+        counts: dict[str, tuple[int, int]] = {}
+        for outcome in self.outcomes:
+            name = "+".join(outcome.served_models) or "none"
+            solved, sessions = counts.get(name, (0, 0))
+            counts[name] = (solved + outcome.solved, sessions + 1)
+        return dict(sorted(counts.items()))
+
+
+@dataclass(slots=True)
+class _Tally:
+    outcomes: list[SessionOutcome] = field(default_factory=list)
+    waiting: list[tuple[SessionTelemetry, int]] = field(default_factory=list)
+
+
+class Fleet:
+    """Simulated developers behind one gateway and one collector.
+
+    ``gateway_url`` is what ``ANTHROPIC_BASE_URL`` would hold, ``otlp_url`` what
+    ``OTEL_EXPORTER_OTLP_ENDPOINT`` would (OTLP over HTTP). Session ids never repeat within a
+    fleet: the n-th session of a seed is the same in every process.
+    """
+
+    def __init__(
+        self,
+        parameters: FleetParameters,
+        gateway_url: str,
+        otlp_url: str,
+        seed: int = 0,
+        *,
+        otlp_headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.parameters = parameters
+        self._gateway_url = gateway_url
+        self._otlp_url = otlp_url
+        self._otlp_headers = dict(otlp_headers or {})
+        self._seed = seed
+        self._next = 0
+
+    def plan(self, count: int, start_at_us: int, end_at_us: int) -> list[SessionPlan]:
+        """The next ``count`` sessions, spread evenly over the window."""
+        if end_at_us <= start_at_us:
+            raise BadInput("The fleet's window is empty.", why=f"{start_at_us}..{end_at_us}")
+        room_us = min(SESSION_ROOM_US, (end_at_us - start_at_us) // 2)
+        step = (end_at_us - room_us - start_at_us) / max(count, 1)
+        first, self._next = self._next, self._next + count
+        return [
+            self._plan_one(number, int(start_at_us + step * place), step, end_at_us)
+            for place, number in enumerate(range(first, first + count))
+        ]
+
+    async def run_sessions(
+        self,
+        count: int,
+        start_at_us: int,
+        end_at_us: int,
+        concurrency: int = 24,
+        on_progress: Progress | None = None,
+    ) -> FleetReport:
+        """Runs ``count`` new sessions to their end and exports all of their telemetry.
+
+        Virtual times lie inside the window. Raises ``Unavailable`` when the gateway or the
+        collector stays away, ``Refused`` when the collector rejects the telemetry.
+        """
+        plans = iter(self.plan(count, start_at_us, end_at_us))
+        tally = _Tally()
+        began = time.monotonic()
+        limits = httpx.Limits(max_connections=2 * concurrency, max_keepalive_connections=None)
+        async with httpx.AsyncClient(limits=limits, timeout=60.0, trust_env=False) as http:
+            client = ModelClient(http, self._gateway_url)
+            export = TelemetryExport(http, self._otlp_url, self._otlp_headers)
+
+            async def work() -> None:
+                for plan in plans:
+                    session = ClientSession(plan, self.parameters, client)
+                    outcome = await session.run()
+                    tally.outcomes.append(outcome)
+                    tally.waiting.append((session.telemetry, outcome.end_at_us))
+                    if len(tally.waiting) >= self.parameters.sessions_per_export:
+                        batch, tally.waiting = tally.waiting, []
+                        await export.send(batch)
+                    if on_progress is not None:
+                        on_progress(len(tally.outcomes), count)
+
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(min(concurrency, count)):
+                    workers.create_task(work())
+            if tally.waiting:
+                await export.send(tally.waiting)
+        order = sorted(tally.outcomes, key=lambda outcome: outcome.session_id)
+        elapsed = time.monotonic() - began
+        return FleetReport(tuple(order), client.requests, export.exports, export.resends, elapsed)
+
+    def _plan_one(self, number: int, at_us: int, step_us: float, end_at_us: int) -> SessionPlan:
+        names = ("session", self._seed, number)
+        developer = int(draw("developer", *names) * self.parameters.developers)
+        return SessionPlan(
+            session_id=identifier(*names),
+            developer=developer,
+            repository=pick(self.parameters.repositories, "repository", *names),
+            task=make_task(self.parameters, *names),
+            start_at_us=at_us + int(draw("start", *names) * step_us),
+            end_at_us=end_at_us,
+        )

@@ -1,0 +1,124 @@
+"""The simulated client's side of ``POST /v1/messages``: retries, and reading JSON or SSE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import orjson
+
+from loop.domain.errors import Unavailable
+from loop.domain.turns import TokenUsage
+from loop.service.simulation.client_records import Served
+
+ATTEMPTS = 4
+RETRIED_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+
+
+class ModelClient:
+    """Sends bodies to a gateway. ``gateway_url`` is what ``ANTHROPIC_BASE_URL`` would hold."""
+
+    def __init__(self, http: httpx.AsyncClient, gateway_url: str) -> None:
+        self._http = http
+        self._url = f"{gateway_url.rstrip('/')}/v1/messages?beta=true"
+        self.requests = 0
+
+    async def send(
+        self, body: bytes, headers: dict[str, str], advance: Callable[[str, int], int], at_us: int
+    ) -> Served:
+        """One request, with the retries of the real client; its waits pass on the virtual clock.
+
+        ``advance(served_model, attempt)`` moves that clock to the end of an attempt and returns
+        it. Raises ``Unavailable`` when the gateway can't be reached at all.
+        """
+        attempts: list[int] = []
+        now_us = at_us
+        while True:
+            attempts.append(now_us)
+            response = await self._post(body, headers)
+            request_id = response.headers.get("request-id", "")
+            if response.status_code == 200:
+                message = _message_of(response)
+                now_us = advance(message["model"], len(attempts))
+                return _served(message, request_id, at_us, now_us, tuple(attempts))
+            now_us = advance("", len(attempts))
+            if response.status_code not in RETRIED_STATUSES or len(attempts) == ATTEMPTS:
+                error = _error_text(response)
+                return Served(
+                    response.status_code, request_id, at_us, now_us, tuple(attempts), error=error
+                )
+
+    async def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
+        self.requests += 1
+        try:
+            return await self._http.post(self._url, content=body, headers=headers)
+        except httpx.TransportError as error:
+            raise Unavailable(
+                "The simulated fleet can't reach its gateway.",
+                why=f"{self._url}: {error!r}",
+                fix="Start the edge proxy, or name its address.",
+            ) from error
+
+
+def _served(
+    message: dict[str, Any], request_id: str, start_us: int, end_us: int, attempts: tuple[int, ...]
+) -> Served:
+    usage = message["usage"]
+    written = usage.get("cache_creation") or {}
+    return Served(
+        200,
+        request_id,
+        start_us,
+        end_us,
+        attempts,
+        model=message["model"],
+        content=tuple(message["content"]),
+        stop_reason=message["stop_reason"],
+        usage=TokenUsage(
+            input_tokens=usage["input_tokens"],
+            output_tokens=usage["output_tokens"],
+            cache_read_tokens=usage["cache_read_input_tokens"],
+            cache_creation_5m_tokens=written.get("ephemeral_5m_input_tokens", 0),
+            cache_creation_1h_tokens=written.get("ephemeral_1h_input_tokens", 0),
+        ),
+    )
+
+
+def _message_of(response: httpx.Response) -> dict[str, Any]:
+    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+        return dict(orjson.loads(response.content))
+    message: dict[str, Any] = {}
+    partial_json: dict[int, str] = {}
+    for line in response.content.split(b"\n"):
+        if line.startswith(b"data: "):
+            _apply(orjson.loads(line[6:]), message, partial_json)
+    return message
+
+
+def _apply(event: dict[str, Any], message: dict[str, Any], partial_json: dict[int, str]) -> None:
+    """Adds one server-sent event to the message that it belongs to."""
+    kind = event["type"]
+    if kind == "message_start":
+        message.update(event["message"])
+    elif kind == "content_block_start":
+        message["content"].append(event["content_block"])
+    elif kind == "content_block_delta":
+        delta, index = event["delta"], event["index"]
+        if delta["type"] == "text_delta":
+            message["content"][index]["text"] += delta["text"]
+        else:
+            partial_json[index] = partial_json.get(index, "") + delta["partial_json"]
+    elif kind == "content_block_stop" and event["index"] in partial_json:
+        encoded = partial_json.pop(event["index"])
+        message["content"][event["index"]]["input"] = orjson.loads(encoded or "{}")
+    elif kind == "message_delta":
+        message.update(event["delta"])
+        message["usage"].update(event["usage"])
+
+
+def _error_text(response: httpx.Response) -> str:
+    try:
+        return str(orjson.loads(response.content)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {response.status_code}"
