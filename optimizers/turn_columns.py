@@ -1,0 +1,63 @@
+"""Columns as they come from the lake or from records, read into plain NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextColumn:
+    """A dictionary-encoded text column: ``values[codes[row]]``."""
+
+    codes: NDArray[np.int64]
+    values: tuple[str, ...]
+
+    def at(self, row: int) -> str:
+        return self.values[int(self.codes[row])]
+
+    def equals(self, value: str) -> NDArray[np.bool_]:
+        """Which rows hold the value, shape ``(n,)``."""
+        if value not in self.values:
+            return np.zeros(len(self.codes), bool)
+        return np.equal(self.codes, self.values.index(value))
+
+
+def encode_texts(values: Sequence[str], *, ordered: bool = False) -> TextColumn:
+    """Encodes texts; with ``ordered``, codes compare as the texts do."""
+    vocabulary = sorted(set(values)) if ordered else list(dict.fromkeys(values))
+    code_of = {value: code for code, value in enumerate(vocabulary)}
+    codes = np.fromiter(map(code_of.__getitem__, values), np.int64, count=len(values))
+    return TextColumn(codes, tuple(vocabulary))
+
+
+def read_texts(column: ArrayLike | None, n: int) -> list[str]:
+    """``n`` texts; a missing column or value is ``""``."""
+    if column is None:
+        return [""] * n
+    values: list[Any] = column.tolist() if isinstance(column, np.ndarray) else list(column)  # type: ignore[arg-type]
+    return [value if isinstance(value, str) else "" for value in values]
+
+
+def read_integers(column: ArrayLike, missing: int = 0) -> NDArray[np.int64]:
+    """Whole numbers; ``None``, NaN and masked values become ``missing``."""
+    if isinstance(column, np.ma.MaskedArray):
+        filled: NDArray[np.int64] = column.filled(missing).astype(np.int64)
+        return filled
+    array = np.asarray(column)
+    if array.dtype == object:
+        return np.array([missing if v is None or v != v else v for v in array], np.int64)
+    if array.dtype.kind == "f":
+        return np.where(np.isnan(array), missing, array).astype(np.int64)
+    return array.astype(np.int64)
+
+
+def read_booleans(column: ArrayLike) -> NDArray[np.bool_]:
+    """Truth values; ``None`` and masked values are false."""
+    if isinstance(column, np.ma.MaskedArray):
+        return np.asarray(column.filled(False), bool)
+    return np.asarray(column).astype(bool)

@@ -1,0 +1,293 @@
+"""Logged turns as NumPy columns: what routing, replay and estimation read.
+
+Rows are in total order (session, agent, started_at_us, sequence, turn_id), so that replay never
+depends on how ties in time happened to fall. A *segment* is one agent of one session (the main
+loop, one subagent, or the session's auxiliary requests): routes and prompt caches live in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from loop.domain.errors import BadInput
+from loop.domain.policies import AUXILIARY_UNIT, Decision, Estimator, RouteRequest, RoutingPolicy
+from loop.domain.turns import Turn
+from optimizers.turn_columns import (
+    TextColumn,
+    encode_texts,
+    read_booleans,
+    read_integers,
+    read_texts,
+)
+
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+TEXTS = ("requested_model", "request_class", "agent_name", "org_path", "repository", "effort")
+TOKEN_CLASSES = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_creation_5m_tokens",
+    "cache_creation_1h_tokens",
+)
+COLUMNS = (
+    "turn_id",
+    "request_id",
+    "session_id",
+    "agent_id",
+    "started_at_us",
+    "sequence",
+    "served_model",
+    *TEXTS,
+    *TOKEN_CLASSES,
+    "prompt_chars",
+    "starts_prompt",
+    "cost_microusd",
+    "policy_serial",
+    "arm",
+)
+_LOGGED_MEASURES = ("total_input_tokens", "uncached_input_tokens", "new_tokens", "prompt_tokens")
+NOT_LOGGED = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TurnFrame:
+    """``n`` turns of ``s`` sessions. Every array has shape ``(n,)`` and is read only by agreement.
+
+    The measures are the request's own where a gateway logged its decision (an estimate made
+    before the request was served), else they come from the usage that was billed.
+    """
+
+    session_ids: tuple[str, ...]  # (s,), sorted
+    session: Integers  # index into session_ids, never decreasing
+    agent: TextColumn
+    segment: Integers  # 0, 1, 2 …, never decreasing
+    started_at_us: Integers
+    turn_ids: NDArray[np.object_]
+    requested_model: TextColumn
+    served_model: TextColumn
+    request_class: TextColumn
+    agent_name: TextColumn
+    org_path: TextColumn
+    repository: TextColumn
+    effort: TextColumn
+    input_tokens: Integers
+    output_tokens: Integers
+    cache_read_tokens: Integers
+    cache_creation_5m_tokens: Integers
+    cache_creation_1h_tokens: Integers
+    total_input_tokens: Integers
+    uncached_input_tokens: Integers
+    new_tokens: Integers
+    prompt_chars: Integers  # 0 where the length of the prompt is unknown
+    logged_prompt_tokens: Integers  # NOT_LOGGED where no gateway decided
+    turn_index: Integers  # position in the segment
+    starts_user_turn: Booleans
+    in_tool_loop: Booleans
+    cost_microusd: Integers  # 0 where unpriced
+    is_priced: Booleans
+    serial: Integers  # NOT_LOGGED where no publication was in force
+    arm: TextColumn
+    propensity: NDArray[np.float64]  # NaN where none was logged
+    routed_model: TextColumn  # "" where no gateway decided
+    time_order: Integers | None  # rows in order of (session, time); None when that is row order
+
+    def __len__(self) -> int:
+        return len(self.session)
+
+    @property
+    def n_sessions(self) -> int:
+        return len(self.session_ids)
+
+    @classmethod
+    def from_turns(cls, turns: Sequence[Turn], decisions: Sequence[Decision] = ()) -> TurnFrame:
+        """Builds the frame from turn records in any order."""
+        columns: dict[str, list[Any]] = {
+            name: [getattr(turn.usage if name in TOKEN_CLASSES else turn, name) for turn in turns]
+            for name in COLUMNS
+        }
+        return cls.from_columns(columns, decisions)
+
+    @classmethod
+    def from_columns(
+        cls, columns: Mapping[str, ArrayLike], decisions: Sequence[Decision] = ()
+    ) -> TurnFrame:
+        """Builds the frame from columns of the turn table (:data:`COLUMNS`), in any row order.
+
+        ``decisions`` join by ``decision_id`` = ``request_id`` (or ``turn_id``). Missing text
+        columns are taken as empty; raises :class:`BadInput` when an essential column is missing
+        or the columns differ in length.
+        """
+        essential = ("session_id", "started_at_us", "served_model", *TOKEN_CLASSES)
+        absent = [name for name in essential if name not in columns]
+        if absent:
+            raise BadInput(f"The turns lack the column {absent[0]}.")
+        lengths = {name: len(columns[name]) for name in columns}  # type: ignore[arg-type]
+        n = lengths["session_id"]
+        odd = [name for name, length in lengths.items() if length != n]
+        if odd:
+            raise BadInput(f"The column {odd[0]} has {lengths[odd[0]]} values, not {n}.")
+        return _build(columns, n, decisions)
+
+    def measure(self, name: str, estimator: Estimator) -> Integers:
+        """One measure of input size, in tokens, for all turns."""
+        if name != "prompt_tokens":
+            return np.asarray(getattr(self, name), dtype=np.int64)
+        estimated = np.floor(self.prompt_chars / estimator.chars_per_token).astype(np.int64)
+        return np.where(
+            self.logged_prompt_tokens == NOT_LOGGED, estimated, self.logged_prompt_tokens
+        )
+
+    def request(self, row: int, policy: RoutingPolicy) -> RouteRequest:
+        """The request of one row as ``decide()`` takes it: the slow path, and the reference."""
+        fields_by_name: dict[str, Any] = {name: getattr(self, name).at(row) for name in TEXTS}
+        for name in _LOGGED_MEASURES:
+            fields_by_name[name] = int(self.measure(name, policy.estimator)[row])
+        return RouteRequest(
+            **fields_by_name,
+            session_id=self.session_ids[self.session[row]],
+            agent_id=self.agent.at(row),
+            turn_index=int(self.turn_index[row]),
+            starts_user_turn=bool(self.starts_user_turn[row]),
+            in_tool_loop=bool(self.in_tool_loop[row]),
+        )
+
+    def session_starts(self) -> Integers:
+        """The row of each session's first turn in time, shape ``(s,)``."""
+        first = np.searchsorted(self.session, np.arange(self.n_sessions))
+        return first if self.time_order is None else self.time_order[first]
+
+    def of_sessions(self, chosen: Booleans) -> TurnFrame:
+        """The turns of the chosen sessions (a mask of shape ``(s,)``)."""
+        rows = chosen[self.session]
+        parts: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, TextColumn):
+                parts[item.name] = TextColumn(value.codes[rows], value.values)
+            elif isinstance(value, np.ndarray) and item.name != "time_order":
+                parts[item.name] = value[rows]
+        new_code = np.cumsum(chosen) - 1
+        parts["session"] = new_code[parts["session"]]
+        parts["segment"] = _dense(parts["segment"])
+        parts["session_ids"] = tuple(
+            name for name, keep in zip(self.session_ids, chosen, strict=True) if keep
+        )
+        if self.time_order is not None:
+            new_row = np.cumsum(rows) - 1
+            parts["time_order"] = new_row[self.time_order[rows[self.time_order]]]
+        return replace(self, **parts)
+
+
+def _build(columns: Mapping[str, ArrayLike], n: int, decisions: Sequence[Decision]) -> TurnFrame:
+    texts = {
+        name: read_texts(columns.get(name), n)
+        for name in ("session_id", "agent_id", "turn_id", "request_id", "served_model", "arm")
+    } | {name: read_texts(columns.get(name), n) for name in TEXTS}
+    # An old client does not say what was requested; what was served is the best that is known.
+    texts["requested_model"] = [
+        requested or served
+        for requested, served in zip(texts["requested_model"], texts["served_model"], strict=True)
+    ]
+    tokens = {name: read_integers(columns[name]) for name in TOKEN_CLASSES}
+    uncached = tokens["input_tokens"]
+    new = uncached + tokens["cache_creation_5m_tokens"] + tokens["cache_creation_1h_tokens"]
+    cost = read_integers(columns.get("cost_microusd", np.full(n, np.nan)), missing=NOT_LOGGED)
+    numbers: dict[str, Any] = {
+        **tokens,
+        "started_at_us": read_integers(columns["started_at_us"]),
+        "total_input_tokens": new + tokens["cache_read_tokens"],
+        "uncached_input_tokens": uncached.copy(),
+        "new_tokens": new,
+        "prompt_chars": read_integers(columns.get("prompt_chars", np.zeros(n))),
+        "logged_prompt_tokens": np.full(n, NOT_LOGGED),
+        "starts_user_turn": read_booleans(columns.get("starts_prompt", np.zeros(n, bool))),
+        "cost_microusd": np.maximum(cost, 0),
+        "is_priced": cost != NOT_LOGGED,
+        "serial": read_integers(columns.get("policy_serial", np.full(n, np.nan)), NOT_LOGGED),
+        "propensity": np.full(n, np.nan),
+    }
+    texts["routed_model"] = [""] * n
+    if decisions:
+        _apply_decisions(decisions, texts, numbers)
+
+    session = encode_texts(texts.pop("session_id"), ordered=True)
+    agent = encode_texts(texts.pop("agent_id"), ordered=True)
+    turn_ids = texts.pop("turn_id")
+    texts.pop("request_id")
+    encoded: dict[str, Any] = {name: encode_texts(values) for name, values in texts.items()}
+    is_auxiliary = encoded["request_class"].equals("auxiliary")
+    agent = _mark_auxiliary(agent, is_auxiliary)
+    sequence = read_integers(columns.get("sequence", np.zeros(n)))
+    by_time = np.lexsort(
+        (
+            encode_texts(turn_ids, ordered=True).codes,
+            sequence,
+            numbers["started_at_us"],
+            session.codes,
+        )
+    )
+    by_segment = np.lexsort((agent.codes[by_time], session.codes[by_time]))
+    rows = by_time[by_segment]
+    time_order = np.empty(n, np.int64)
+    time_order[by_segment] = np.arange(n)
+    numbers = {name: values[rows] for name, values in numbers.items()}
+    encoded = {name: TextColumn(p.codes[rows], p.values) for name, p in encoded.items()}
+    session_codes = session.codes[rows].astype(np.int64)
+    segment = _dense(session_codes * max(1, len(agent.values)) + agent.codes[rows])
+    starts = np.flatnonzero(np.r_[True, segment[1:] != segment[:-1]]) if n else segment
+    numbers["starts_user_turn"] |= is_auxiliary[rows]
+    ids = np.empty(n, object)
+    ids[:] = turn_ids
+    return TurnFrame(
+        session_ids=session.values,
+        session=session_codes,
+        agent=TextColumn(agent.codes[rows], agent.values),
+        segment=segment,
+        turn_ids=ids[rows],
+        turn_index=np.arange(n) - starts[segment] if n else segment,
+        in_tool_loop=~numbers["starts_user_turn"],
+        time_order=None if np.array_equal(time_order, np.arange(n)) else time_order,
+        **encoded,
+        **numbers,
+    )
+
+
+def _apply_decisions(
+    decisions: Sequence[Decision], texts: dict[str, list[str]], numbers: dict[str, Any]
+) -> None:
+    rows = {name: row for row, name in enumerate(texts["turn_id"]) if name}
+    rows |= {name: row for row, name in enumerate(texts["request_id"]) if name}
+    for decision in decisions:
+        row = rows.get(decision.decision_id)
+        if row is None:
+            continue
+        numbers["serial"][row] = decision.serial
+        numbers["propensity"][row] = decision.propensity
+        numbers["total_input_tokens"][row] = decision.total_input_tokens
+        numbers["uncached_input_tokens"][row] = decision.uncached_input_tokens
+        numbers["new_tokens"][row] = decision.new_tokens
+        numbers["logged_prompt_tokens"][row] = decision.prompt_tokens
+        texts["arm"][row] = decision.arm
+        texts["requested_model"][row] = decision.requested_model
+        texts["routed_model"][row] = decision.routed_model
+        texts["request_class"][row] = decision.request_class
+        texts["agent_name"][row] = decision.agent_name
+
+
+def _mark_auxiliary(agent: TextColumn, is_auxiliary: Booleans) -> TextColumn:
+    values = (*agent.values, AUXILIARY_UNIT)
+    return TextColumn(np.where(is_auxiliary, len(agent.values), agent.codes), values)
+
+
+def _dense(codes: Integers) -> Integers:
+    """Numbers groups that lie together 0, 1, 2 …"""
+    if len(codes) == 0:
+        return np.zeros(0, np.int64)
+    return np.append([0], np.cumsum(codes[1:] != codes[:-1]))

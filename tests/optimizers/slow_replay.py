@@ -1,0 +1,150 @@
+"""A second, plain replay: one turn after the other, one dictionary of caches per world.
+
+Written apart from ``optimizers.replay`` as a check on it; shares the assumptions and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from loop.domain.money import PriceBook
+from loop.domain.policies import Route, RouteRequest, RoutingPolicy, decide, unit_key
+from loop.domain.turns import TokenUsage, Turn
+from optimizers.replay_assumptions import ReplayAssumptions
+
+
+@dataclass
+class CacheEntry:
+    writer: str  # turn id
+    prefix: float  # tokens on the scale of a ratio of 1
+    expires_at_us: int
+    original: float = 0.0  # as written, before anything showed that less is shared
+
+
+@dataclass
+class Agent:
+    """One segment: the caches as logged, the caches as they would be, and what both share."""
+
+    logged: dict[str, CacheEntry] = field(default_factory=dict)
+    imagined: dict[str, CacheEntry] = field(default_factory=dict)
+    long_lived: bool = False
+    turns: int = 0
+
+
+@dataclass
+class SlowResult:
+    candidate: int = 0
+    incumbent: int = 0
+    unpriced: int = 0
+    by_turn: dict[str, int | None] = field(default_factory=dict)
+
+
+def simulate(
+    policy: RoutingPolicy,
+    turns: Sequence[Turn],
+    prices: PriceBook,
+    facts: ReplayAssumptions | None = None,
+) -> SlowResult:
+    facts = facts or ReplayAssumptions()
+    agents: dict[tuple[str, str], Agent] = {}
+    kept: dict[tuple[str, str], Route] = {}
+    result = SlowResult()
+    for turn in sorted(turns, key=lambda t: (t.session_id, t.started_at_us, t.sequence, t.turn_id)):
+        auxiliary = turn.request_class == "auxiliary"
+        agent = agents.setdefault(
+            (turn.session_id, "(auxiliary)" if auxiliary else turn.agent_id), Agent()
+        )
+        request = _request(turn, agent.turns, policy, auxiliary)
+        agent.turns += 1
+        key = unit_key(policy, request)
+        kept[key] = route = decide(policy, request, kept.get(key))
+        cost = _cost(turn, _name(route.model), agent, prices, facts)
+        if turn.cost_microusd is None or cost is None:
+            result.unpriced += 1
+            result.by_turn[turn.turn_id] = None
+        else:
+            result.candidate += cost
+            result.incumbent += turn.cost_microusd
+            result.by_turn[turn.turn_id] = cost
+    return result
+
+
+def _request(turn: Turn, index: int, policy: RoutingPolicy, auxiliary: bool) -> RouteRequest:
+    starts = turn.starts_prompt or auxiliary
+    return RouteRequest(
+        requested_model=turn.requested_model or turn.served_model,
+        session_id=turn.session_id,
+        agent_id=turn.agent_id,
+        agent_name=turn.agent_name,
+        request_class=turn.request_class,
+        org_path=turn.org_path,
+        repository=turn.repository,
+        effort=turn.effort,
+        turn_index=index,
+        total_input_tokens=turn.usage.total_input_tokens,
+        uncached_input_tokens=turn.usage.input_tokens,
+        new_tokens=turn.usage.new_tokens,
+        prompt_tokens=int((turn.prompt_chars or 0) / policy.estimator.chars_per_token),
+        starts_user_turn=starts,
+        in_tool_loop=not starts,
+    )
+
+
+def _name(model: str) -> str:
+    return re.sub(r"-20\d{6}$", "", model)
+
+
+def _cost(
+    turn: Turn, model: str, agent: Agent, prices: PriceBook, facts: ReplayAssumptions
+) -> int | None:
+    usage, served = turn.usage, _name(turn.served_model)
+    written = usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
+    if written:
+        agent.long_lived = usage.cache_creation_1h_tokens > 0
+    if usage == TokenUsage() or not served:
+        return turn.cost_microusd
+    to_reference = 1.0 / facts.ratio(served)
+    prefix = (usage.cache_read_tokens + written) * to_reference
+    ttl = facts.long_ttl_us if agent.long_lived else facts.short_ttl_us
+
+    before = agent.logged.get(served)
+    if prefix and before and turn.started_at_us <= before.expires_at_us:
+        read = usage.cache_read_tokens * to_reference
+        if read < min(before.original, prefix):
+            for entry in agent.imagined.values():
+                entry.prefix = min(entry.prefix, read)
+    there = agent.imagined.get(model)
+    keeps_history = (there.writer if there else "") == (before.writer if before else "")
+    if model == served and (keeps_history or not prefix):
+        cost = turn.cost_microusd
+        caches = prefix > 0
+    else:
+        tokens = round(prefix * facts.ratio(model))
+        caches = prefix > 0 and (model == served or tokens >= facts.minimum(model))
+        hit = 0
+        if caches and there and turn.started_at_us <= there.expires_at_us:
+            hit = round(min(there.prefix, prefix) * facts.ratio(model))
+        uncached = round(usage.input_tokens * to_reference * facts.ratio(model))
+        write = tokens - hit if caches else 0
+        uncached += 0 if caches else tokens
+        day = datetime.fromtimestamp(turn.started_at_us / 1e6, UTC).date().isoformat()
+        cost = prices.cost(
+            model,
+            day,
+            TokenUsage(
+                uncached,
+                usage.output_tokens,
+                hit,
+                0 if agent.long_lived else write,
+                write if agent.long_lived else 0,
+            ),
+        ).microusd
+        if prices.find(model, day) is None:
+            cost = None
+    for world, on, leaves in ((agent.logged, served, prefix > 0), (agent.imagined, model, caches)):
+        if leaves:
+            world[on] = CacheEntry(turn.turn_id, prefix, turn.started_at_us + ttl, prefix)
+    return cost
