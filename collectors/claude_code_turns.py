@@ -1,0 +1,378 @@
+"""Turns of a Claude Code session, assembled from the set of its events.
+
+A turn is one model request: its log events, its span, its transcript lines, its raw response and
+the gateway's decision, joined on the request id; any of them may be missing (a killed client
+loses its last export, a fleet may send logs alone), and what one lacks another fills in:
+
+- tokens: ``api_request``, else the transcript, else the raw response, else the span (which has no
+  split of cache writes, so all count as 5-minute ones);
+- the model served: what a response says; the model requested: the gateway's decision, the span,
+  the transcript, in this order, else the served one;
+- attempts: HTTP attempts of one logical request. The client reports none for retries that it does
+  not count (after a 400 it tries other bodies), so neither can we.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from collectors.attribution import Attribution, Owner, owner_of
+from collectors.contents import assemble_contents, prompt_facts
+from collectors.event_fields import boolean, integer, text
+from collectors.session_facts import RequestFacts, SessionFacts, read_session
+from collectors.tool_calls import ToolFacts, read_tools
+from loop.domain.turns import (
+    Content,
+    Event,
+    RequestClass,
+    TokenUsage,
+    ToolCall,
+    Turn,
+    TurnStatus,
+)
+
+NO_TOKENS_REASON = "no token counts were received"
+_MAIN_SOURCES = ("sdk", "cli", "repl_main_thread")
+
+
+@dataclass(frozen=True, slots=True)
+class AssembledSession:
+    """The unpriced turns and the contents of one session, in total order."""
+
+    turns: tuple[Turn, ...]
+    contents: tuple[Content, ...]
+
+
+def assemble(events: Iterable[Event], attribution: Attribution | None = None) -> AssembledSession:
+    """Assembles one session.
+
+    A pure function of the set of its events: order and duplicates make no difference. The turns
+    carry no cost; ``unpriced_reason`` is set where no token counts are known.
+    """
+    facts = read_session(events)
+    if not facts.events:
+        return AssembledSession((), ())
+    tools = read_tools(facts)
+    by_turn: dict[str, list[ToolFacts]] = {}
+    for tool in tools.values():
+        if tool.turn_id:
+            by_turn.setdefault(tool.turn_id, []).append(tool)
+    rules = attribution or Attribution()
+    session_owner = owner_of((event for event in facts.events if event.kind != "decision"), rules)
+    agents = _agent_names(facts)
+    turns = [
+        _turn(request, by_turn.get(request.turn_id, []), facts, agents, rules, session_owner)
+        for request in facts.requests
+    ]
+    turns.sort(key=lambda turn: (turn.started_at_us, turn.sequence, turn.turn_id))
+    turns = _mark_prompts(turns, facts)
+    return AssembledSession(tuple(turns), assemble_contents(facts, tools, turns))
+
+
+def _turn(
+    request: RequestFacts,
+    tools: list[ToolFacts],
+    facts: SessionFacts,
+    agents: dict[str, str],
+    rules: Attribution,
+    session_owner: Owner,
+) -> Turn:
+    span, lines, raw = request.span, request.lines, request.raw
+    records = request.records()
+    done = request.outcomes.get("claude_code.api_request")
+    failed = request.outcomes.get("claude_code.api_error")
+    ended_at_us = request.ended_at_us()
+    calls = sorted((tool.call(facts) for tool in tools), key=_call_order)
+    stop_reason = (
+        (text(span, "stop_reason") if span else "")
+        or (lines.stop_reason if lines else "")
+        or (raw.stop_reason if raw else "")
+        or ("refusal" if "claude_code.api_refusal" in request.outcomes else "")
+        or ("tool_use" if calls else "")
+    )
+    if stop_reason == "tool_use" and not calls:
+        calls = [ToolCall("", "", at_us=ended_at_us, inferred=True)]
+    usage = _usage(request)
+    status = _status(request, usage, stop_reason)
+    served = _served_model(request) if status != "error" else ""
+    requested = _requested_model(request) or served
+    agent_id = _agent_id(request, facts)
+    source = _first(records, "query_source") or (
+        text(span, "query_source_safe").replace("agent.", "agent:", 1) if span else ""
+    )
+    decision = request.decision
+    owner = owner_of(records, rules).or_else(session_owner)
+    return Turn(
+        turn_id=request.turn_id,
+        request_id=request.request_id,
+        session_id=facts.events[0].session_id,
+        started_at_us=request.started_at_us(),
+        ended_at_us=ended_at_us,
+        sequence=_sequence(request),
+        prompt_id=_prompt_id(request, facts),
+        agent_id=agent_id,
+        agent_name=_agent_name(request, agent_id, source, agents),
+        query_source=source,
+        request_class=_request_class(agent_id, source),
+        developer=owner.developer,
+        org_path=owner.org_path,
+        repository=owner.repository,
+        client_version=_client_version(records, lines.version if lines else ""),
+        requested_model=requested,
+        served_model=served,
+        effort=_first(records, "effort") or (lines.effort if lines else ""),
+        usage=usage or TokenUsage(),
+        duration_ms=_first_integer([*_outcomes_by_trust(request), span], "duration_ms"),
+        ttft_ms=_first_integer([done, span], "ttft_ms"),
+        attempts=_attempts(request, status),
+        status=status,
+        error_status=_first_integer([failed, span], "status_code")
+        or (lines.error_status if lines else None),
+        stop_reason=stop_reason,
+        tool_calls=tuple(calls),
+        client_cost_microusd=_client_cost(done),
+        unpriced_reason=NO_TOKENS_REASON if usage is None and status != "error" else "",
+        sources=_sources(request, tools),
+        policy_serial=integer(decision, "serial") if decision else None,
+        policy_version=integer(decision, "policy_version") if decision else None,
+        arm=text(decision, "arm") if decision else "",
+        rule_id=text(decision, "rule_id") if decision else "",
+    )
+
+
+def _outcomes_by_trust(request: RequestFacts) -> list[Event]:
+    """The outcomes in order of trust: a served answer before an error."""
+    order = ("claude_code.api_request", "claude_code.api_error", "claude_code.api_refusal")
+    return [request.outcomes[name] for name in order if name in request.outcomes]
+
+
+def _call_order(call: ToolCall) -> tuple[int, str]:
+    return call.at_us, call.tool_use_id
+
+
+def _usage(request: RequestFacts) -> TokenUsage | None:
+    """``None`` when nothing counted tokens."""
+    told = request.lines.usage if request.lines else None
+    raw = request.raw.usage if request.raw else None
+    for event in (request.outcomes.get("claude_code.api_request"), None):
+        if event is None:
+            continue
+        usage = _stated_usage(event)
+        if usage is None:
+            continue
+        if integer(event, "cache_creation_5m_tokens", "cache_creation_1h_tokens") is None:
+            # An older client does not split cache writes; another source may.
+            usage = _with_split_of(usage, told or raw)
+        return usage
+    if told is not None or raw is not None:
+        return told or raw
+    return _stated_usage(request.span) if request.span else None
+
+
+def _stated_usage(event: Event) -> TokenUsage | None:
+    """Tokens of an ``api_request`` or an ``llm_request`` span."""
+    counts = [integer(event, name) for name in ("input_tokens", "output_tokens")]
+    if all(count is None for count in counts):
+        return None
+    creation = integer(event, "cache_creation_tokens") or 0
+    one_hour = integer(event, "cache_creation_1h_tokens") or 0
+    five_minutes = integer(event, "cache_creation_5m_tokens")
+    if five_minutes is None:
+        five_minutes = max(0, creation - one_hour)
+    return TokenUsage(
+        input_tokens=counts[0] or 0,
+        output_tokens=counts[1] or 0,
+        cache_read_tokens=integer(event, "cache_read_tokens") or 0,
+        cache_creation_5m_tokens=five_minutes,
+        cache_creation_1h_tokens=one_hour,
+    )
+
+
+def _with_split_of(usage: TokenUsage, other: TokenUsage | None) -> TokenUsage:
+    if other is None:
+        return usage
+    split = (other.cache_creation_5m_tokens, other.cache_creation_1h_tokens)
+    if sum(split) != usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens:
+        return usage
+    return replace(usage, cache_creation_5m_tokens=split[0], cache_creation_1h_tokens=split[1])
+
+
+def _status(request: RequestFacts, usage: TokenUsage | None, stop_reason: str) -> TurnStatus:
+    if "claude_code.api_refusal" in request.outcomes or stop_reason == "refusal":
+        return "refused"
+    if usage is not None or "claude_code.api_request" in request.outcomes:
+        return "ok"
+    span_failed = request.span is not None and boolean(request.span, "success") is False
+    told_failed = request.lines is not None and request.lines.is_error
+    if "claude_code.api_error" in request.outcomes or span_failed or told_failed:
+        return "error"
+    return "ok"
+
+
+def _served_model(request: RequestFacts) -> str:
+    done = request.outcomes.get("claude_code.api_request")
+    for event in (done, *request.responses, request.outcomes.get("claude_code.api_refusal")):
+        if event is not None and text(event, "model"):
+            return text(event, "model")
+    if request.lines and request.lines.served_model:
+        return request.lines.served_model
+    if request.raw and request.raw.model:
+        return request.raw.model
+    return text(request.decision, "routed_model") if request.decision else ""
+
+
+def _requested_model(request: RequestFacts) -> str:
+    if request.decision and text(request.decision, "requested_model"):
+        return text(request.decision, "requested_model")
+    if request.span and text(request.span, "gen_ai.request.model", "model"):
+        return text(request.span, "gen_ai.request.model", "model")
+    if request.lines and request.lines.requested_model:
+        return request.lines.requested_model
+    failed = request.outcomes.get("claude_code.api_error")
+    return text(failed, "model") if failed else ""
+
+
+def _attempts(request: RequestFacts, status: TurnStatus) -> int:
+    counts = [integer(event, "attempt") or 1 for event in request.outcomes.values()]
+    if request.span:
+        counts.append(integer(request.span, "attempt") or 1)
+        events = request.span.attributes.get("otel.events")
+        if isinstance(events, list):
+            counts.append(
+                sum(
+                    isinstance(event, dict) and event.get("name") == "gen_ai.request.attempt"
+                    for event in events
+                )
+            )
+    if request.lines:
+        counts.append(request.lines.failed_attempts + 1)
+    return max(1, *counts) if counts else 1
+
+
+def _agent_id(request: RequestFacts, facts: SessionFacts) -> str:
+    """The agent's id; where a client names only its kind, that of the call that started it."""
+    stated = _first(request.records(), "agent_id") or (
+        request.lines.agent_id if request.lines else ""
+    )
+    if stated:
+        return stated
+    span = request.span
+    if span is not None:
+        conversation = text(span, "gen_ai.conversation.id")
+        if conversation and conversation != facts.events[0].session_id:
+            return conversation
+    source = _first(request.records(), "query_source")
+    from_span = text(span, "query_source_safe") if span is not None else ""
+    if not source.startswith("agent:") and not from_span.startswith("agent."):
+        return ""
+    parent = facts.tree.spans.get(facts.tree.parent_of(span)) if span is not None else None
+    started_by = text(parent, "tool_use_id", "gen_ai.tool.call.id") if parent is not None else ""
+    return started_by or source or from_span
+
+
+def _agent_names(facts: SessionFacts) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for name, attribute in (
+        ("claude_code.api_request", "agent.name"),
+        ("claude_code.subagent_completed", "agent_type"),
+    ):
+        for event in facts.by_name.get(name, []):
+            if text(event, "agent_id") and text(event, attribute):
+                names.setdefault(text(event, "agent_id"), text(event, attribute))
+    return names
+
+
+def _agent_name(request: RequestFacts, agent_id: str, source: str, agents: dict[str, str]) -> str:
+    if not agent_id:
+        return ""
+    told = request.lines.agent_name if request.lines else ""
+    last = source.replace(".", ":").rpartition(":")[2] if source.startswith("agent") else ""
+    return _first(request.records(), "agent.name") or agents.get(agent_id, "") or told or last
+
+
+def _request_class(agent_id: str, source: str) -> RequestClass:
+    if agent_id or source.startswith("agent:"):
+        return "subagent"
+    if not source or source.startswith(_MAIN_SOURCES):
+        return "main"
+    return "auxiliary"
+
+
+def _prompt_id(request: RequestFacts, facts: SessionFacts) -> str:
+    stated = _first(request.logs(), "prompt.id")
+    if stated:
+        return stated
+    if request.lines and request.lines.prompt_id:
+        return request.lines.prompt_id
+    return facts.tree.prompt_of(request.span) if request.span else ""
+
+
+def _sequence(request: RequestFacts) -> int:
+    outcomes = _outcomes_by_trust(request)
+    if outcomes:
+        return outcomes[0].sequence
+    return request.lines.sequence if request.lines else 0
+
+
+def _client_version(records: list[Event], told: str) -> str:
+    for event in records:
+        version = text(event, "app.version") or text(event.resource, "service.version")
+        if version:
+            return version
+    return told
+
+
+def _client_cost(done: Event | None) -> int | None:
+    if done is None:
+        return None
+    micros = integer(done, "cost_usd_micros")
+    if micros is not None:
+        return micros
+    dollars = done.attributes.get("cost_usd")
+    if isinstance(dollars, int | float) and not isinstance(dollars, bool):
+        return round(dollars * 1_000_000)
+    return None
+
+
+def _sources(request: RequestFacts, tools: list[ToolFacts]) -> tuple[str, ...]:
+    present = []
+    if request.logs() or request.raw or any(tool.decision or tool.result for tool in tools):
+        present.append("otlp-log")
+    if request.span or any(tool.span or tool.execution for tool in tools):
+        present.append("otlp-span")
+    if request.lines or any(tool.told for tool in tools):
+        present.append("transcript")
+    if request.decision:
+        present.append("gateway")
+    return tuple(present)
+
+
+def _mark_prompts(turns: list[Turn], facts: SessionFacts) -> list[Turn]:
+    prompts = prompt_facts(facts)
+    started: set[tuple[str, str]] = set()
+    marked = []
+    for turn in turns:
+        key = (turn.prompt_id, turn.agent_id)
+        starts = turn.request_class != "auxiliary" and key not in started
+        if starts:
+            started.add(key)
+        prompt = prompts.get(turn.prompt_id)
+        chars = prompt.chars if prompt is not None and prompt.from_human else None
+        marked.append(replace(turn, starts_prompt=starts, prompt_chars=chars))
+    return marked
+
+
+def _first(events: list[Event], name: str) -> str:
+    for event in events:
+        value = text(event, name)
+        if value:
+            return value
+    return ""
+
+
+def _first_integer(events: Iterable[Event | None], name: str) -> int | None:
+    for event in events:
+        if event is not None and (value := integer(event, name)) is not None:
+            return value
+    return None

@@ -1,0 +1,106 @@
+"""The gateways' decision log: a JSON list of decisions becomes journal records, then events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from typing import Any
+
+import orjson
+
+from collectors.journal import Journal
+from collectors.otlp_decoding import DecodedBody, EventFactory, digest
+from collectors.redaction import redact_value
+from collectors.segments import Record
+from loop.domain.errors import BadInput
+from loop.domain.policies import Decision
+from loop.domain.turns import Event
+
+DECISION_EVENT = "turnwise.decision"
+_FIELDS = {field.name: field for field in fields(Decision)}
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+
+
+def parse_decisions(body: bytes) -> list[Decision]:
+    """The decisions of a JSON list (or of an object with the list under ``decisions``).
+
+    Unknown keys are ignored, so a newer gateway may say more than this version reads.
+
+    Raises:
+        BadInput: it is no such list; the position and the field are named.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadInput(
+            "The decisions are no JSON.", why=str(error), fix="Send a JSON list of decisions."
+        ) from error
+    if isinstance(document, dict):
+        document = document.get("decisions")
+    if not isinstance(document, list):
+        raise BadInput("The decisions are no list.", fix="Send a JSON list of decisions.")
+    return [_decision(item, position) for position, item in enumerate(document)]
+
+
+async def accept_decisions(journal: Journal, body: bytes, *, credential: str = "") -> int:
+    """Validates a body and makes it durable; returns how many decisions it holds.
+
+    Raises:
+        BadInput: see :func:`parse_decisions`; nothing was kept.
+        Unavailable: the journal can't take it now.
+    """
+    decisions = parse_decisions(body)
+    if decisions:
+        await journal.append("decisions", "json", body, credential=credential)
+    return len(decisions)
+
+
+def decode_decisions(record: Record, factory: EventFactory) -> DecodedBody:
+    """One ``turnwise.decision`` event per decision, with its fields as attributes."""
+    events = [
+        Event(
+            digest("decision", decision.decision_id),
+            "decision",
+            DECISION_EVENT,
+            decision.session_id,
+            decision.at_us,
+            0,
+            redact_value(asdict(decision)) if factory.redacts else asdict(decision),
+            {},
+            record.received_at_us,
+            record.credential,
+        )
+        for decision in parse_decisions(record.body)
+    ]
+    return DecodedBody(events, sum(not event.session_id for event in events))
+
+
+def decision_of(event: Event) -> Decision:
+    """The decision that a ``turnwise.decision`` event carries."""
+    return _decision(event.attributes, 0)
+
+
+def _decision(item: Any, position: int) -> Decision:
+    if not isinstance(item, Mapping):
+        raise BadInput(f"Decision {position} is no object.", fix="Send decision documents.")
+    known = {name: item[name] for name in _FIELDS if name in item}
+    for name, field in _FIELDS.items():
+        if name not in known:
+            if field.default is MISSING and field.default_factory is MISSING:
+                raise BadInput(f"Decision {position} lacks {name}.", fix=f"Add {name}.")
+            continue
+        value = known[name]
+        if isinstance(value, bool) or not isinstance(value, _TYPES[str(field.type)]):
+            raise BadInput(
+                f"Decision {position}: {name} should be {field.type}, not {value!r}.",
+                fix=f"Send {name} as {field.type}.",
+            )
+    decision = Decision(**known)
+    if not decision.decision_id:
+        raise BadInput(f"Decision {position} has an empty decision_id.", fix="Name the request.")
+    if not 0.0 <= decision.propensity <= 1.0:
+        raise BadInput(
+            f"Decision {position}: propensity {decision.propensity} is no probability.",
+            fix="Send the probability of the chosen arm.",
+        )
+    return decision

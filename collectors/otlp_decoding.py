@@ -1,0 +1,220 @@
+"""OTLP bodies to events: logs, metrics and traces in protobuf or JSON.
+
+A record gets the same ``event_id`` whichever protocol carried it and however often it was sent:
+the id is a digest of what identifies it (for a log its session, time, sequence, name and
+attributes; for a span its trace and span id; for a metric point its attributes, times and value).
+
+What OTLP keeps outside the attributes is added to them under ``otel.`` names: ``otel.trace_id``,
+``otel.span_id``, ``otel.parent_span_id``, ``otel.ended_at_us``, ``otel.status_code``,
+``otel.status_message``, ``otel.events`` (the span's events, a list of ``name``, ``at_us``,
+``attributes``), ``otel.body``, ``otel.value``, ``otel.started_at_us``, ``otel.temporality``,
+``otel.unit``.
+
+The session id is read from the record alone: the resource block takes a ``session.id`` from the
+environment, so anybody can put another's there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from collectors.redaction import redact, redact_value
+from loop.domain.turns import Event
+
+MAX_DEPTH = 32
+_SCOPE = "com.anthropic.claude_code"
+_PREFIX = "claude_code."
+
+
+@dataclass(slots=True)
+class EventFactory:
+    """Builds the events of one body. ``redacts`` is false when no secret can be in it."""
+
+    received_at_us: int
+    credential: str
+    redacts: bool
+    without_session: int = 0
+
+    def log(
+        self,
+        attributes: dict[str, Any],
+        resource: Mapping[str, Any],
+        *,
+        time_ns: int,
+        body: Any,
+        event_name: str,
+        scope: str,
+        trace_id: str,
+        span_id: str,
+    ) -> Event:
+        name = _log_name(attributes, body, event_name, scope)
+        session_id = self._session_id(attributes)
+        sequence = _integer(attributes.get("event.sequence"))
+        at_us = time_ns // 1000 or _stated_time_us(attributes) or self.received_at_us
+        if body is not None and body != name:
+            attributes["otel.body"] = body
+        event_id = digest("log", session_id, time_ns, sequence, name, attributes)
+        if trace_id:
+            attributes["otel.trace_id"] = trace_id
+        if span_id:
+            attributes["otel.span_id"] = span_id
+        return self._event(event_id, "log", name, session_id, at_us, sequence, attributes, resource)
+
+    def span(
+        self,
+        attributes: dict[str, Any],
+        resource: Mapping[str, Any],
+        *,
+        name: str,
+        trace_id: str,
+        span_id: str,
+        parent_span_id: str,
+        start_ns: int,
+        end_ns: int,
+        status_code: int,
+        status_message: str,
+        events: list[dict[str, Any]],
+    ) -> Event:
+        session_id = self._session_id(attributes)
+        event_id = digest("span", trace_id, span_id)
+        attributes["otel.trace_id"] = trace_id
+        attributes["otel.span_id"] = span_id
+        if parent_span_id:
+            attributes["otel.parent_span_id"] = parent_span_id
+        attributes["otel.ended_at_us"] = end_ns // 1000
+        if status_code:
+            attributes["otel.status_code"] = status_code
+        if status_message:
+            attributes["otel.status_message"] = status_message
+        if events:
+            attributes["otel.events"] = events
+        at_us = start_ns // 1000 or self.received_at_us
+        return self._event(event_id, "span", name, session_id, at_us, 0, attributes, resource)
+
+    def point(
+        self,
+        attributes: dict[str, Any],
+        resource: Mapping[str, Any],
+        *,
+        name: str,
+        start_ns: int,
+        end_ns: int,
+        value: Any,
+        unit: str,
+        temporality: int,
+    ) -> Event:
+        session_id = self._session_id(attributes)
+        event_id = digest("metric", name, attributes, start_ns, end_ns, value)
+        attributes["otel.value"] = value
+        attributes["otel.started_at_us"] = start_ns // 1000
+        if unit:
+            attributes["otel.unit"] = unit
+        if temporality:
+            attributes["otel.temporality"] = temporality
+        at_us = end_ns // 1000 or self.received_at_us
+        return self._event(event_id, "metric", name, session_id, at_us, 0, attributes, resource)
+
+    def _session_id(self, attributes: Mapping[str, Any]) -> str:
+        session_id = attributes.get("session.id")
+        if isinstance(session_id, str) and session_id:
+            return session_id
+        if isinstance(session_id, int | float):
+            return str(session_id)
+        self.without_session += 1
+        return ""
+
+    def _event(
+        self,
+        event_id: str,
+        kind: str,
+        name: str,
+        session_id: str,
+        at_us: int,
+        sequence: int,
+        attributes: dict[str, Any],
+        resource: Mapping[str, Any],
+    ) -> Event:
+        if self.redacts:
+            attributes = redact_value(attributes)
+            name = redact(name)
+        return Event(
+            event_id,
+            kind,
+            name,
+            session_id,
+            at_us,
+            sequence,
+            attributes,
+            resource,
+            self.received_at_us,
+            self.credential,
+        )
+
+
+def digest(*parts: Any) -> str:
+    """32 hex digits over the canonical JSON of the parts (key order makes no difference)."""
+    return blake2b(orjson.dumps(parts, option=_DIGEST_OPTIONS), digest_size=16).hexdigest()
+
+
+_DIGEST_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+
+
+def _log_name(attributes: Mapping[str, Any], body: Any, event_name: str, scope: str) -> str:
+    if isinstance(body, str) and body.startswith(_PREFIX):
+        return body
+    name = event_name or attributes.get("event.name")
+    if not isinstance(name, str):
+        return ""
+    if scope.startswith(_SCOPE) and not name.startswith(_PREFIX):
+        return _PREFIX + name
+    return name
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.lstrip("-").isdigit() and len(value) < 19:
+        return int(value)
+    return 0
+
+
+def _stated_time_us(attributes: Mapping[str, Any]) -> int:
+    return iso_time_us(attributes.get("event.timestamp"))
+
+
+def iso_time_us(text: Any) -> int:
+    """Microseconds since the epoch of an ISO 8601 time (UTC where it names no zone), else 0."""
+    if not isinstance(text, str):
+        return 0
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return 0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    delta = moment - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBody:
+    """The events of one body, and how many of them named no session (kept with ``""``)."""
+
+    events: list[Event]
+    without_session: int = 0
+
+
+def collect(events: Iterator[Event], factory: EventFactory) -> DecodedBody:
+    decoded = list(events)
+    return DecodedBody(decoded, factory.without_session)

@@ -1,0 +1,160 @@
+"""OTLP protobuf to events, by walking the messages directly.
+
+``json_format.MessageToDict`` is eight times slower, so it is never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from collectors.otlp_decoding import MAX_DEPTH, EventFactory
+from loop.domain.errors import BadInput
+from loop.domain.turns import Event
+
+_REQUESTS: dict[str, type[Message]] = {
+    "logs": ExportLogsServiceRequest,
+    "metrics": ExportMetricsServiceRequest,
+    "traces": ExportTraceServiceRequest,
+}
+_TOO_DEEP = "[nested too deeply]"
+
+
+def parse(signal: str, body: bytes) -> Message:
+    """The export request of a body.
+
+    Raises:
+        BadInput: the body is no such message.
+    """
+    try:
+        return _REQUESTS[signal].FromString(body)
+    except DecodeError as error:
+        raise BadInput(
+            f"The body is no OTLP {signal} request.",
+            why=str(error),
+            fix="Send an Export*ServiceRequest in binary protobuf.",
+        ) from error
+
+
+def iterate(signal: str, body: bytes, factory: EventFactory) -> Iterator[Event]:
+    """Every event of a body, in its order. Raises BadInput as :func:`parse` does."""
+    return _WALKS[signal](parse(signal, body), factory)
+
+
+def _walk_logs(request: Any, factory: EventFactory) -> Iterator[Event]:
+    for resource_logs in request.resource_logs:
+        resource = _attributes(resource_logs.resource.attributes)
+        for scope_logs in resource_logs.scope_logs:
+            scope = scope_logs.scope.name
+            for record in scope_logs.log_records:
+                yield factory.log(
+                    _attributes(record.attributes),
+                    resource,
+                    time_ns=record.time_unix_nano or record.observed_time_unix_nano,
+                    body=_value(record.body, 0),
+                    event_name=record.event_name,
+                    scope=scope,
+                    trace_id=record.trace_id.hex(),
+                    span_id=record.span_id.hex(),
+                )
+
+
+def _walk_traces(request: Any, factory: EventFactory) -> Iterator[Event]:
+    for resource_spans in request.resource_spans:
+        resource = _attributes(resource_spans.resource.attributes)
+        for scope_spans in resource_spans.scope_spans:
+            for span in scope_spans.spans:
+                status = span.status
+                yield factory.span(
+                    _attributes(span.attributes),
+                    resource,
+                    name=span.name,
+                    trace_id=span.trace_id.hex(),
+                    span_id=span.span_id.hex(),
+                    parent_span_id=span.parent_span_id.hex(),
+                    start_ns=span.start_time_unix_nano,
+                    end_ns=span.end_time_unix_nano,
+                    status_code=status.code,
+                    status_message=status.message,
+                    events=[
+                        {
+                            "name": event.name,
+                            "at_us": event.time_unix_nano // 1000,
+                            "attributes": _attributes(event.attributes),
+                        }
+                        for event in span.events
+                    ],
+                )
+
+
+def _walk_metrics(request: Any, factory: EventFactory) -> Iterator[Event]:
+    for resource_metrics in request.resource_metrics:
+        resource = _attributes(resource_metrics.resource.attributes)
+        for scope_metrics in resource_metrics.scope_metrics:
+            for metric in scope_metrics.metrics:
+                kind = metric.WhichOneof("data")
+                if kind is None:
+                    continue
+                data = getattr(metric, kind)
+                for point in data.data_points:
+                    yield factory.point(
+                        _attributes(point.attributes),
+                        resource,
+                        name=metric.name,
+                        start_ns=point.start_time_unix_nano,
+                        end_ns=point.time_unix_nano,
+                        value=_point_value(kind, point),
+                        unit=metric.unit,
+                        temporality=getattr(data, "aggregation_temporality", 0),
+                    )
+
+
+def _point_value(kind: str, point: Any) -> Any:
+    if kind in ("sum", "gauge"):
+        chosen = point.WhichOneof("value")
+        # The client sends every number as a double, over JSON as over protobuf.
+        return float(getattr(point, chosen)) if chosen else 0.0
+    if kind == "histogram":
+        return {
+            "count": point.count,
+            "sum": point.sum,
+            "bounds": list(point.explicit_bounds),
+            "counts": list(point.bucket_counts),
+        }
+    return {"count": point.count, "sum": point.sum}
+
+
+def _attributes(pairs: Any, depth: int = 0) -> dict[str, Any]:
+    # A text is by far the most frequent kind, and cheaper to try than to ask for the kind.
+    return {pair.key: pair.value.string_value or _value(pair.value, depth) for pair in pairs}
+
+
+def _value(value: Any, depth: int) -> Any:
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    if kind == "array_value":
+        if depth >= MAX_DEPTH:
+            return _TOO_DEEP
+        return [_value(item, depth + 1) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        if depth >= MAX_DEPTH:
+            return _TOO_DEEP
+        return _attributes(value.kvlist_value.values, depth + 1)
+    if kind == "bytes_value":
+        return value.bytes_value.hex()
+    return getattr(value, kind)
+
+
+_WALKS: dict[str, Callable[[Any, EventFactory], Iterator[Event]]] = {
+    "logs": _walk_logs,
+    "metrics": _walk_metrics,
+    "traces": _walk_traces,
+}
