@@ -1,0 +1,210 @@
+"""The offline gate: a candidate's estimate against written limits, with reasons in words.
+
+Each check is passed, failed, inconclusive or error, and the report is the worst of them. Too
+little data, or a quality that the log can't answer, is inconclusive and never passes; numbers
+that can't be right are an error and say nothing about the policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loop.domain.errors import BadInput
+from loop.domain.estimates import PolicyEstimate, QualityEstimate, Verdict
+from routing_policies.number_words import percent, points, signed_percent
+
+WORST_FIRST: tuple[Verdict, ...] = ("error", "failed", "inconclusive", "passed")
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """What an estimate must keep. Shares and qualities are between 0 and 1.
+
+    ``max_quality_loss``: how far below the incumbent the low end of the 95 % interval of the
+    quality difference may lie. ``max_calibration_residual``: how far the replay of the logged
+    routes may be from the bill, as a share of the bill, either way.
+    """
+
+    max_quality_loss: float = 0.02
+    min_effective_sample_size: float = 100.0
+    min_saving_share: float = 0.02
+    max_calibration_residual: float = 0.05
+    min_sessions: int = 200
+    max_unpriced_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not (math.isfinite(value) and value >= 0):
+                raise BadInput(f"The gate's limit {name} is {value!r}.", fix="Write 0 or more.")
+
+
+@dataclass(frozen=True, slots=True)
+class GateCheck:
+    """One number against one limit; ``value`` is ``None`` where it couldn't be had."""
+
+    name: str
+    value: float | None
+    limit: float
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """The verdict on one candidate: the worst of its checks."""
+
+    policy_digest: str
+    verdict: Verdict
+    checks: tuple[GateCheck, ...]
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "policy_digest": self.policy_digest,
+            "verdict": self.verdict,
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+    def lines(self) -> list[str]:
+        """For people: the verdict, then each check."""
+        return [
+            f"gate {self.verdict}: {self.reason}",
+            *(f"  {check.verdict:<12} {check.name}: {check.reason}" for check in self.checks),
+        ]
+
+    @property
+    def reason(self) -> str:
+        """One sentence: what decided it."""
+        if self.verdict == "passed":
+            return f"all {len(self.checks)} checks kept their limits"
+        return "; ".join(check.reason for check in self.checks if check.verdict == self.verdict)
+
+
+def worst_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """The first of :data:`WORST_FIRST` among them; of none: inconclusive."""
+    found = set(verdicts)
+    return next((verdict for verdict in WORST_FIRST if verdict in found), "inconclusive")
+
+
+def judge_estimate(estimate: PolicyEstimate, limits: GateLimits | None = None) -> GateReport:
+    """Holds an estimate against limits (the defaults of :class:`GateLimits`)."""
+    limits = limits or GateLimits()
+    problem = _problem_of(estimate)
+    if problem:
+        checks: tuple[GateCheck, ...] = (GateCheck("estimate", None, 0.0, "error", problem),)
+    else:
+        checks = (
+            _sessions(estimate, limits),
+            _unpriced(estimate, limits),
+            _calibration(estimate, limits),
+            _saving(estimate, limits),
+            _effective_sample_size(estimate.quality, limits),
+            _quality(estimate.quality, limits),
+        )
+    verdict = worst_of(check.verdict for check in checks)
+    return GateReport(estimate.policy_digest, verdict, checks)
+
+
+def _problem_of(estimate: PolicyEstimate) -> str:
+    """What makes the numbers unusable, or nothing."""
+    costs = (
+        estimate.logged_cost_microusd,
+        estimate.incumbent_cost_microusd,
+        estimate.candidate_cost_microusd,
+    )
+    if estimate.sessions <= 0 or estimate.turns <= 0:
+        return "the estimate covers no sessions: nothing was measured"
+    if min(costs) < 0 or estimate.unpriced_turns > estimate.turns:
+        return "the estimate holds a negative cost or more unpriced turns than turns"
+    if estimate.logged_cost_microusd == 0 or estimate.incumbent_cost_microusd == 0:
+        return "the logged sessions cost nothing, so no saving can be measured against them"
+    quality = estimate.quality
+    numbers = [quality.effective_sample_size, quality.support]
+    for interval in (quality.value, quality.difference):
+        if interval is not None:
+            numbers += [interval.low, interval.estimate, interval.high]
+            if interval.low > interval.high:
+                return f"an interval runs from {interval.low} to {interval.high}"
+    if not all(math.isfinite(number) for number in numbers):
+        return "the quality estimate holds a number that is not finite"
+    return ""
+
+
+def _sessions(estimate: PolicyEstimate, limits: GateLimits) -> GateCheck:
+    enough = estimate.sessions >= limits.min_sessions
+    relation = "at least" if enough else "too few, fewer than"
+    reason = f"{estimate.sessions:,} sessions, {relation} {limits.min_sessions:,}"
+    verdict: Verdict = "passed" if enough else "inconclusive"
+    return GateCheck("sessions", estimate.sessions, limits.min_sessions, verdict, reason)
+
+
+def _unpriced(estimate: PolicyEstimate, limits: GateLimits) -> GateCheck:
+    share, limit = estimate.unpriced_turns / estimate.turns, limits.max_unpriced_share
+    known = share <= limit
+    reason = (
+        f"{percent(share)} of turns have no price, limit {percent(limit)}"
+        if known
+        else f"{percent(share)} of turns have no price, more than {percent(limit)}: "
+        "the saving is not known"
+    )
+    return GateCheck("unpriced", share, limit, "passed" if known else "inconclusive", reason)
+
+
+def _calibration(estimate: PolicyEstimate, limits: GateLimits) -> GateCheck:
+    residual, limit = estimate.calibration_residual, limits.max_calibration_residual
+    trusted = abs(residual) <= limit
+    reason = f"the replay of the logged routes is {signed_percent(residual)} off the bill, " + (
+        f"limit ±{percent(limit)}"
+        if trusted
+        else f"more than ±{percent(limit)}: the replay can't be trusted here"
+    )
+    return GateCheck(
+        "calibration", residual, limit, "passed" if trusted else "inconclusive", reason
+    )
+
+
+def _saving(estimate: PolicyEstimate, limits: GateLimits) -> GateCheck:
+    saving, limit = estimate.saving_share, limits.min_saving_share
+    kept = saving >= limit
+    reason = (
+        f"saves {percent(saving)} of cost, at least {percent(limit)}"
+        if kept
+        else f"{'saves' if saving >= 0 else 'adds'} {percent(abs(saving))} "
+        f"{'of' if saving >= 0 else 'to'} cost; it should save at least {percent(limit)}"
+    )
+    return GateCheck("saving", saving, limit, "passed" if kept else "failed", reason)
+
+
+def _effective_sample_size(quality: QualityEstimate, limits: GateLimits) -> GateCheck:
+    size, limit = quality.effective_sample_size, limits.min_effective_sample_size
+    enough = size >= limit
+    reason = (
+        f"the log is worth {size:,.0f} sessions that the policy could have served, "
+        f"{'at least' if enough else 'fewer than'} {limit:,.0f}"
+    )
+    verdict: Verdict = "passed" if enough else "inconclusive"
+    return GateCheck("effective sample size", size, limit, verdict, reason)
+
+
+def _quality(quality: QualityEstimate, limits: GateLimits) -> GateCheck:
+    limit = -limits.max_quality_loss
+    difference = quality.difference
+    if difference is None or quality.refusals:
+        why = "; ".join(quality.refusals) or "no estimate was made"
+        reason = f"the log can't tell the quality of this policy: {why}"
+        return GateCheck("quality", None, limit, "inconclusive", reason)
+    numbers = (
+        f"difference {points(difference.estimate)} points, "
+        f"95 % interval {points(difference.low)}…{points(difference.high)}"
+    )
+    verdict: Verdict
+    if difference.low >= limit:
+        verdict, word = "passed", "all of it at or above"
+    elif difference.high < limit:
+        verdict, word = "failed", "all of it below"
+    else:
+        verdict, word = "inconclusive", "on both sides of"
+    reason = f"{numbers}, {word} {points(limit)}"
+    return GateCheck("quality", difference.low, limit, verdict, reason)
