@@ -10,6 +10,7 @@ Everything that it emits says so (``department=simulated``, ``turnwise.simulated
 from loop.service.simulation.fleet import Fleet, FleetReport
 from loop.service.simulation.ground_truth import ExpectedQuality, expected_quality
 from loop.service.simulation.model_api import ModelApi
+from loop.service.simulation.model_api_process import model_api_process
 from loop.service.simulation.parameters import FleetParameters
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "FleetReport",
     "ModelApi",
     "expected_quality",
+    "model_api_process",
 ]

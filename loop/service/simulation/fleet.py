@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-
-import httpx
 
 from loop.domain.errors import BadInput
 from loop.service.simulation.client_session import ClientSession, SessionOutcome, SessionPlan
 from loop.service.simulation.draws import draw, identifier, pick
+from loop.service.simulation.http_connection import HttpConnection
 from loop.service.simulation.model_client import ModelClient
 from loop.service.simulation.parameters import FleetParameters
 from loop.service.simulation.tasks import make_task
@@ -67,7 +66,9 @@ class FleetReport:
 @dataclass(slots=True)
 class _Tally:
     outcomes: list[SessionOutcome] = field(default_factory=list)
-    waiting: list[tuple[SessionTelemetry, int]] = field(default_factory=list)
+    requests: int = 0
+    exports: int = 0
+    resends: int = 0
 
 
 class Fleet:
@@ -122,31 +123,53 @@ class Fleet:
         plans = iter(self.plan(count, start_at_us, end_at_us))
         tally = _Tally()
         began = time.monotonic()
-        limits = httpx.Limits(max_connections=2 * concurrency, max_keepalive_connections=None)
-        async with httpx.AsyncClient(limits=limits, timeout=60.0, trust_env=False) as http:
-            client = ModelClient(http, self._gateway_url)
-            export = TelemetryExport(http, self._otlp_url, self._otlp_headers)
 
-            async def work() -> None:
-                for plan in plans:
-                    session = ClientSession(plan, self.parameters, client)
-                    outcome = await session.run()
-                    tally.outcomes.append(outcome)
-                    tally.waiting.append((session.telemetry, outcome.end_at_us))
-                    if len(tally.waiting) >= self.parameters.sessions_per_export:
-                        batch, tally.waiting = tally.waiting, []
-                        await export.send(batch)
-                    if on_progress is not None:
-                        on_progress(len(tally.outcomes), count)
+        def note(outcome: SessionOutcome) -> None:
+            tally.outcomes.append(outcome)
+            if on_progress is not None:
+                on_progress(len(tally.outcomes), count)
 
-            async with asyncio.TaskGroup() as workers:
-                for _ in range(min(concurrency, count)):
-                    workers.create_task(work())
-            if tally.waiting:
-                await export.send(tally.waiting)
+        workers = [
+            asyncio.ensure_future(self._work(plans, tally, note))
+            for _ in range(min(concurrency, count))
+        ]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
         order = sorted(tally.outcomes, key=lambda outcome: outcome.session_id)
         elapsed = time.monotonic() - began
-        return FleetReport(tuple(order), client.requests, export.exports, export.resends, elapsed)
+        return FleetReport(tuple(order), tally.requests, tally.exports, tally.resends, elapsed)
+
+    async def _work(
+        self,
+        plans: Iterator[SessionPlan],
+        tally: _Tally,
+        note: Callable[[SessionOutcome], None],
+    ) -> None:
+        """One worker: sessions one after another over its own connections."""
+        gateway, collector = HttpConnection(self._gateway_url), HttpConnection(self._otlp_url)
+        client = ModelClient(gateway)
+        export = TelemetryExport(collector, self._otlp_headers)
+        waiting: list[tuple[SessionTelemetry, int]] = []
+        try:
+            for plan in plans:
+                session = ClientSession(plan, self.parameters, client)
+                outcome = await session.run()
+                waiting.append((session.telemetry, outcome.end_at_us))
+                if len(waiting) >= self.parameters.sessions_per_export:
+                    await export.send(waiting)
+                    waiting = []
+                note(outcome)
+            if waiting:
+                await export.send(waiting)
+        finally:
+            await gateway.close()
+            await collector.close()
+        tally.requests += client.requests
+        tally.exports += export.exports
+        tally.resends += export.resends
 
     def _plan_one(self, number: int, at_us: int, step_us: float, end_at_us: int) -> SessionPlan:
         names = ("session", self._seed, number)

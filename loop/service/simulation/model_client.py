@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import orjson
 
-from loop.domain.errors import Unavailable
 from loop.domain.turns import TokenUsage
 from loop.service.simulation.client_records import Served
+from loop.service.simulation.http_connection import HttpAnswer, HttpConnection
 
 ATTEMPTS = 4
 RETRIED_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
 
 class ModelClient:
-    """Sends bodies to a gateway. ``gateway_url`` is what ``ANTHROPIC_BASE_URL`` would hold."""
+    """Sends bodies to a gateway, one after another; ``requests`` counts them."""
 
-    def __init__(self, http: httpx.AsyncClient, gateway_url: str) -> None:
-        self._http = http
-        self._url = f"{gateway_url.rstrip('/')}/v1/messages?beta=true"
+    def __init__(self, connection: HttpConnection) -> None:
+        self._connection = connection
         self.requests = 0
 
     async def send(
@@ -36,29 +34,19 @@ class ModelClient:
         now_us = at_us
         while True:
             attempts.append(now_us)
-            response = await self._post(body, headers)
+            self.requests += 1
+            response = await self._connection.post("/v1/messages?beta=true", body, headers)
             request_id = response.headers.get("request-id", "")
-            if response.status_code == 200:
+            if response.status == 200:
                 message = _message_of(response)
                 now_us = advance(message["model"], len(attempts))
                 return _served(message, request_id, at_us, now_us, tuple(attempts))
             now_us = advance("", len(attempts))
-            if response.status_code not in RETRIED_STATUSES or len(attempts) == ATTEMPTS:
+            if response.status not in RETRIED_STATUSES or len(attempts) == ATTEMPTS:
                 error = _error_text(response)
                 return Served(
-                    response.status_code, request_id, at_us, now_us, tuple(attempts), error=error
+                    response.status, request_id, at_us, now_us, tuple(attempts), error=error
                 )
-
-    async def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
-        self.requests += 1
-        try:
-            return await self._http.post(self._url, content=body, headers=headers)
-        except httpx.TransportError as error:
-            raise Unavailable(
-                "The simulated fleet can't reach its gateway.",
-                why=f"{self._url}: {error!r}",
-                fix="Start the edge proxy, or name its address.",
-            ) from error
 
 
 def _served(
@@ -85,12 +73,12 @@ def _served(
     )
 
 
-def _message_of(response: httpx.Response) -> dict[str, Any]:
+def _message_of(response: HttpAnswer) -> dict[str, Any]:
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
-        return dict(orjson.loads(response.content))
+        return dict(orjson.loads(response.body))
     message: dict[str, Any] = {}
     partial_json: dict[int, str] = {}
-    for line in response.content.split(b"\n"):
+    for line in response.body.split(b"\n"):
         if line.startswith(b"data: "):
             _apply(orjson.loads(line[6:]), message, partial_json)
     return message
@@ -117,8 +105,8 @@ def _apply(event: dict[str, Any], message: dict[str, Any], partial_json: dict[in
         message["usage"].update(event["usage"])
 
 
-def _error_text(response: httpx.Response) -> str:
+def _error_text(response: HttpAnswer) -> str:
     try:
-        return str(orjson.loads(response.content)["error"]["message"])
+        return str(orjson.loads(response.body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"HTTP {response.status_code}"
+        return f"HTTP {response.status}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from loop.service.simulation.draws import between, digest, draw, pick
@@ -140,7 +141,8 @@ def limit_of(repository: str, path: str) -> int:
     return 10 + int(draw("limit", repository, path) * 90)
 
 
-def source_of(repository: str, path: str, parameters: FleetParameters) -> str:
+@lru_cache(maxsize=4096)
+def source_of(repository: str, path: str, file_chars: tuple[int, int]) -> str:
     """The file as it is before anyone edits it."""
     lines = [
         f'"""{path.removesuffix(".py")}: rules of {repository} (simulated source)."""',
@@ -153,7 +155,7 @@ def source_of(repository: str, path: str, parameters: FleetParameters) -> str:
         defect_of(repository, path).faulty,
         "",
     ]
-    target = between(*parameters.file_chars, "file", repository, path)
+    target = between(*file_chars, "file", repository, path)
     size = sum(len(line) + 1 for line in lines)
     number = 0
     while size < target:

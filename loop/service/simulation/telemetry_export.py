@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-import httpx
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -13,6 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from loop.domain.errors import Refused, Unavailable
+from loop.service.simulation.http_connection import HttpAnswer, HttpConnection
 from loop.service.simulation.telemetry import SessionTelemetry
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
@@ -23,9 +23,8 @@ MAX_WAIT_SECONDS = 5.0
 class TelemetryExport:
     """Sends sessions' telemetry; a request that is refused for now is sent again byte for byte."""
 
-    def __init__(self, http: httpx.AsyncClient, otlp_url: str, headers: Mapping[str, str]) -> None:
-        self._http = http
-        self._url = otlp_url.rstrip("/")
+    def __init__(self, connection: HttpConnection, headers: Mapping[str, str]) -> None:
+        self._connection = connection
         self._headers = {**headers, "content-type": "application/x-protobuf"}
         self.exports = 0
         self.resends = 0
@@ -46,23 +45,15 @@ class TelemetryExport:
         await self._post("metrics", metrics.SerializeToString())
 
     async def _post(self, signal: str, body: bytes) -> None:
-        url = f"{self._url}/v1/{signal}"
         for attempt in range(1, ATTEMPTS + 1):
-            try:
-                response = await self._http.post(url, content=body, headers=self._headers)
-            except httpx.TransportError as error:
-                raise Unavailable(
-                    "The simulated fleet can't reach the collector.",
-                    why=f"{url}: {error!r}",
-                    fix="Start the service, or name its OTLP/HTTP address.",
-                ) from error
-            if response.status_code == 200:
+            response = await self._connection.post(f"/v1/{signal}", body, self._headers)
+            if response.status == 200:
                 self.exports += 1
                 return
-            if response.status_code not in RETRIED_STATUSES:
+            if response.status not in RETRIED_STATUSES:
                 raise Refused(
                     "The collector refused simulated telemetry.",
-                    why=f"{url} answered {response.status_code}: {response.text[:200]}",
+                    why=f"/v1/{signal} answered {response.status}: {response.body[:200]!r}",
                 )
             self.resends += 1
             await asyncio.sleep(_wait_seconds(response, attempt))
@@ -71,7 +62,7 @@ class TelemetryExport:
         )
 
 
-def _wait_seconds(response: httpx.Response, attempt: int) -> float:
+def _wait_seconds(response: HttpAnswer, attempt: int) -> float:
     asked = response.headers.get("retry-after", "")
     seconds = float(asked) if asked.isdigit() else 0.1 * 2.0 ** min(attempt, 6)
     return min(seconds, MAX_WAIT_SECONDS)

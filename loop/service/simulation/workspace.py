@@ -60,7 +60,7 @@ class Workspace:
 
     def _content(self, path: str) -> str:
         if path not in self.edited:
-            return source_of(self.repository, path, self.parameters)
+            return source_of(self.repository, path, self.parameters.file_chars)
         return self.edited[path]
 
     def _inside(self, file_path: str) -> str:
