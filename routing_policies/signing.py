@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,17 +95,34 @@ class Signer:
         self.public_key = private_key.public_key().public_bytes_raw()
         self.key_id = key_id_of(self.public_key)
 
-    def sign(self, payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
-        """The envelope, as the bytes that are served."""
-        signature = self._private_key.sign(pre_authentication_encoding(payload_type, payload))
-        envelope = {
-            "payload": base64.b64encode(payload).decode(),
-            "payloadType": payload_type,
-            "signatures": [
-                {"keyid": self.key_id, "sig": base64.b64encode(signature).decode()},
-            ],
-        }
-        return canonical_json(envelope).encode()
+    def sign(self, signed: bytes) -> bytes:
+        """The 64-byte signature of exactly these bytes."""
+        return self._private_key.sign(signed)
+
+
+def sign_envelope(payload: bytes, signers: Sequence[Signer]) -> bytes:
+    """The DSSE envelope over ``payload``, as the bytes that are served."""
+    signed = pre_authentication_encoding(PAYLOAD_TYPE, payload)
+    envelope = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [
+            {"keyid": signer.key_id, "sig": base64.b64encode(signer.sign(signed)).decode()}
+            for signer in signers
+        ],
+    }
+    return canonical_json(envelope).encode()
+
+
+def open_signers(folder: Path) -> tuple[Signer, ...]:
+    """Every key in ``folder`` (``*.pem``, by name); the first one is made where there is none.
+
+    To rotate: put a second file beside it, let the gateways learn its public key, then remove
+    the first. Raises :class:`Corrupt` for a file that holds no Ed25519 key.
+    """
+    if not any(folder.glob("*.pem")):
+        open_signer(folder)
+    return tuple(open_signer(folder, path.stem) for path in sorted(folder.glob("*.pem")))
 
 
 def open_signer(folder: Path, name: str = "publication") -> Signer:
@@ -135,7 +152,7 @@ def verify(envelope: bytes, trusted: TrustedKeys) -> bytes:
     """
     try:
         document = json.loads(envelope)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput("The envelope is not JSON.", why=str(error)) from error
     if not isinstance(document, dict):
         raise BadInput("The envelope is not an object.")

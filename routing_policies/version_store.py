@@ -45,6 +45,11 @@ class VersionStore:
     def __init__(self, engine: Engine, now_us: Callable[[], int] = utc_now_us) -> None:
         self.engine = engine
         self.now_us = now_us
+        self._listeners: list[Callable[[Publication], None]] = []
+
+    def subscribe(self, listener: Callable[[Publication], None]) -> None:
+        """Calls ``listener`` after each publication that this object has committed."""
+        self._listeners.append(listener)
 
     def propose(
         self,
@@ -168,7 +173,7 @@ class VersionStore:
             # Places are vacated before they are taken: the indexes are checked at each row.
             for step in sorted(moves, key=lambda step: step.to.is_exposed()):
                 moves_table.apply_move(connection, step, actor, at_us)
-            return published.insert_publication(
+            publication = published.insert_publication(
                 connection,
                 channel=channel,
                 arms=published.arms_of(connection, arms),
@@ -180,6 +185,7 @@ class VersionStore:
                 reason=reason,
                 at_us=at_us,
             )
+        return self._tell(publication)
 
     def install_baseline(
         self, channel: str = "prod", *, not_after_seconds: int = NOT_AFTER_SECONDS
@@ -205,7 +211,7 @@ class VersionStore:
                 at_us=at_us,
             )
             moves_table.apply_move(connection, Move(version, State.ACTIVE, reason), actor, at_us)
-            return published.insert_publication(
+            publication = published.insert_publication(
                 connection,
                 channel=channel,
                 arms=published.arms_of(connection, [("stable", BUCKETS, version)]),
@@ -217,6 +223,7 @@ class VersionStore:
                 reason=reason,
                 at_us=at_us,
             )
+        return self._tell(publication)
 
     def renew(
         self, channel: str, actor: Actor, *, not_after_seconds: int = NOT_AFTER_SECONDS
@@ -232,7 +239,7 @@ class VersionStore:
             current, at_us = record.publication, self.now_us()
             if at_us < (current.issued_at_us + current.not_after_us) // 2:
                 return None
-            return published.insert_publication(
+            publication = published.insert_publication(
                 connection,
                 channel=channel,
                 arms=current.arms,
@@ -244,6 +251,7 @@ class VersionStore:
                 reason=f"renewal of serial {current.serial} before it expires",
                 at_us=at_us,
             )
+        return self._tell(publication)
 
     def current_publication(self, channel: str = "prod") -> PublicationRecord | None:
         with self._reading() as connection:
@@ -307,6 +315,11 @@ class VersionStore:
         """Every known gateway instance of the channel with the serial that it has applied."""
         with self._reading() as connection:
             return acks.load_acknowledgements(connection, channel)
+
+    def _tell(self, publication: Publication) -> Publication:
+        for listener in self._listeners:
+            listener(publication)
+        return publication
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:

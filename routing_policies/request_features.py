@@ -1,0 +1,211 @@
+"""What a gateway can know of a ``POST /v1/messages`` request before it is served.
+
+Token counts are estimates: characters over the policy's ``chars_per_token``, images at their flat
+price. The four measures are those of the log, so that a threshold means the same in both:
+
+- *total*: system, tools and messages;
+- *uncached*: what lies after the last ``cache_control`` breakpoint (all, where there is none);
+- *new*: what lies after the last assistant message (all, where there is none);
+- *prompt*: the human's own words in the last human message.
+
+Everything here is total: a body that no client would send gives zeros, never an exception.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from loop.domain.policies import Estimator, RouteRequest
+
+# Texts that the client adds to a user message; no human wrote them.
+_CLIENT_TEXTS = ("<system-reminder>", "<task-notification>")
+_REQUEST_CLASSES = {
+    "main": "main",
+    "subagent": "subagent",
+    "workflow": "subagent",
+    "compaction": "auxiliary",
+    "auxiliary": "auxiliary",
+    "side_reply": "auxiliary",
+}
+_OLD_SESSION_ID = re.compile(r"_session_([0-9a-fA-F-]{36})$")
+
+
+class _Part(NamedTuple):
+    """One stretch of the input, in the order in which the provider caches it."""
+
+    tokens: float
+    message: int  # index among the messages, -1 for tools and system
+    is_breakpoint: bool
+
+
+def read_features(
+    body: Mapping[str, Any], headers: Mapping[str, str], estimator: Estimator
+) -> RouteRequest:
+    """The routing features of one request. ``headers`` has lower-case names."""
+    messages = [message for message in _items(body.get("messages")) if isinstance(message, dict)]
+    parts = _parts(body, messages, estimator)
+    last_assistant = _last_index(messages, "assistant")
+    turn = [message for message in messages[last_assistant + 1 :] if message.get("role") == "user"]
+    in_tool_loop = any(_has_tool_result(message) for message in turn)
+    agent_id = headers.get("x-claude-code-agent-id", "")
+    return RouteRequest(
+        requested_model=str(body.get("model") or ""),
+        session_id=session_of(body, headers),
+        agent_id=agent_id,
+        agent_name=headers.get("x-claude-code-agent-type", ""),
+        request_class=_request_class(body, headers, agent_id),
+        org_path=headers.get("x-tw-org", ""),
+        repository=headers.get("x-tw-repo", ""),
+        effort=_effort(body),
+        turn_index=sum(message.get("role") == "assistant" for message in messages),
+        total_input_tokens=_whole(part.tokens for part in parts),
+        uncached_input_tokens=_whole(part.tokens for part in _after_last_breakpoint(parts)),
+        new_tokens=_whole(
+            part.tokens for part in parts if last_assistant < 0 or part.message > last_assistant
+        ),
+        prompt_tokens=math.ceil(len(human_prompt(messages)) / estimator.chars_per_token),
+        starts_user_turn=bool(turn) and not in_tool_loop,
+        in_tool_loop=in_tool_loop,
+    )
+
+
+def session_of(body: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    """The session: the client's header, else its ``metadata.user_id``, else the conversation.
+
+    A client that names no session is still kept on one route, by a digest of the first message,
+    which stays the same as its conversation grows.
+    """
+    named = headers.get("x-claude-code-session-id", "")
+    if named:
+        return named
+    metadata = body.get("metadata")
+    user_id = metadata.get("user_id") if isinstance(metadata, dict) else None
+    if isinstance(user_id, str):
+        old = _OLD_SESSION_ID.search(user_id)
+        if old:
+            return old[1]
+        try:
+            fields = json.loads(user_id)
+        except ValueError:
+            fields = None
+        if isinstance(fields, dict) and isinstance(fields.get("session_id"), str):
+            return str(fields["session_id"])
+    first = next(iter(_items(body.get("messages"))), None)
+    digest = hashlib.sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()
+    return f"conversation-{digest[:16]}"
+
+
+def human_prompt(messages: Iterable[Any]) -> str:
+    """The last text that a human wrote: the last text block of the last message that has one."""
+    prompt = ""
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") != "user":
+            continue
+        content = message.get("content")
+        texts = [content] if isinstance(content, str) else [_text(item) for item in _items(content)]
+        own = [text for text in texts if text and not text.lstrip().startswith(_CLIENT_TEXTS)]
+        prompt = own[-1] if own else prompt
+    return prompt
+
+
+def _parts(
+    body: Mapping[str, Any], messages: list[dict[str, Any]], estimator: Estimator
+) -> list[_Part]:
+    parts = [
+        _Part(_tokens_of_json(tool, estimator), -1, _is_breakpoint(tool))
+        for tool in _items(body.get("tools"))
+    ]
+    parts += [_part(item, -1, estimator) for item in _blocks(body.get("system"))]
+    for index, message in enumerate(messages):
+        parts += [_part(item, index, estimator) for item in _blocks(message.get("content"))]
+    return parts
+
+
+def _part(block: Any, message: int, estimator: Estimator) -> _Part:
+    return _Part(_tokens_of_block(block, estimator), message, _is_breakpoint(block))
+
+
+def _tokens_of_block(block: Any, estimator: Estimator) -> float:
+    if not isinstance(block, dict):
+        return 0.0
+    kind = block.get("type")
+    if kind == "image":
+        return estimator.image_tokens
+    if kind == "tool_result":
+        return sum(_tokens_of_block(item, estimator) for item in _blocks(block.get("content")))
+    if kind == "tool_use":
+        return len(str(block.get("name"))) / estimator.chars_per_token + _tokens_of_json(
+            block.get("input"), estimator
+        )
+    text = block.get("text") or block.get("thinking")
+    if isinstance(text, str):
+        return len(text) / estimator.chars_per_token
+    return _tokens_of_json(block, estimator)
+
+
+def _tokens_of_json(value: Any, estimator: Estimator) -> float:
+    return len(json.dumps(value, ensure_ascii=False)) / estimator.chars_per_token
+
+
+def _after_last_breakpoint(parts: list[_Part]) -> list[_Part]:
+    marked = [index for index, part in enumerate(parts) if part.is_breakpoint]
+    return parts[marked[-1] + 1 :] if marked else parts
+
+
+def _is_breakpoint(block: Any) -> bool:
+    if not isinstance(block, dict):
+        return False
+    inner = _items(block.get("content")) if block.get("type") == "tool_result" else []
+    return bool(block.get("cache_control")) or any(_is_breakpoint(item) for item in inner)
+
+
+def _request_class(body: Mapping[str, Any], headers: Mapping[str, str], agent_id: str) -> str:
+    hinted = _REQUEST_CLASSES.get(headers.get("x-claude-code-request-class", ""))
+    if hinted:
+        return hinted
+    if agent_id:
+        return "subagent"
+    # Without hints: titles, quota checks and summaries bring no tools, the main loop always does.
+    return "main" if body.get("tools") else "auxiliary"
+
+
+def _effort(body: Mapping[str, Any]) -> str:
+    config = body.get("output_config")
+    effort = config.get("effort") if isinstance(config, dict) else None
+    return effort if isinstance(effort, str) else ""
+
+
+def _has_tool_result(message: Mapping[str, Any]) -> bool:
+    return any(
+        isinstance(item, dict) and item.get("type") == "tool_result"
+        for item in _items(message.get("content"))
+    )
+
+
+def _last_index(messages: list[dict[str, Any]], role: str) -> int:
+    found = [index for index, message in enumerate(messages) if message.get("role") == role]
+    return found[-1] if found else -1
+
+
+def _blocks(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else _items(content)
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(block: Any) -> str:
+    if isinstance(block, dict) and block.get("type") == "text":
+        text = block.get("text")
+        return text if isinstance(text, str) else ""
+    return ""
+
+
+def _whole(tokens: Iterable[float]) -> int:
+    return math.ceil(sum(tokens))
