@@ -1,0 +1,5 @@
+"""Tables in Parquet on a folder or an S3-compatible store."""
+
+from loop.lake.lake import Lake
+
+__all__ = ["Lake"]

@@ -1,0 +1,211 @@
+"""One Delta table of the lake: its handle, its commits and the files of its newest version.
+
+Writers and readers hold a handle each, so that a query need not wait for a commit. Both are safe
+to use from several threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import (
+    CommitFailedError,
+    DeltaError,
+    DeltaProtocolError,
+    SchemaMismatchError,
+    TableNotFoundError,
+)
+from deltalake.fs import DeltaStorageHandler
+
+from loop.domain.errors import Corrupt, Unavailable
+from loop.lake.object_store import ObjectStore
+from loop.lake.schemas import TableSchema
+
+_WRITER = WriterProperties(compression="ZSTD", compression_level=3)
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One immutable Parquet file. ``max_revision`` is ``None`` where the table has no revisions."""
+
+    uri: str
+    path: str  # inside the table
+    day: str
+    rows: int
+    size_bytes: int
+    max_revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The files of one version. ``version`` is -1 while the table does not exist."""
+
+    version: int
+    files: tuple[DataFile, ...]
+    columns: frozenset[str]  # those that the version has; a newer reader may know more
+
+    def of_days(self, days: Sequence[str]) -> list[DataFile]:
+        return [file for file in self.files if file.day in set(days)]
+
+
+EMPTY = Snapshot(-1, (), frozenset())
+
+
+class DeltaLog:
+    """A table that is created by its first write and reads as empty before."""
+
+    def __init__(self, store: ObjectStore, schema: TableSchema) -> None:
+        self.store = store
+        self.schema = schema
+        self.uri = store.table_uri(schema.name)
+        self._options = dict(store.options) or None
+        self._writer: DeltaTable | None = None
+        self._reader: DeltaTable | None = None
+        self._snapshot = EMPTY
+        self._read_lock = threading.Lock()
+        self.write_lock = threading.RLock()
+
+    def append(
+        self, rows: pa.Table, *, transaction: tuple[str, int] | None = None, empty: bool = False
+    ) -> int:
+        """Commits rows in one version and returns it.
+
+        ``transaction`` is (application, number), written in the same commit. Without rows
+        nothing is committed, unless ``empty`` asks for a commit that only carries the number.
+        Raises :class:`Unavailable`.
+        """
+        with self.write_lock, store_errors(self.schema.name):
+            table = self._open_writer()
+            if rows.num_rows or empty:
+                write_deltalake(
+                    table,
+                    rows,
+                    mode="append",
+                    writer_properties=_WRITER,
+                    commit_properties=_properties(transaction),
+                )
+            return table.version()
+
+    def replace_days(self, rows: pa.Table, days: Sequence[str]) -> int:
+        """Replaces all rows of the days by others, in one commit."""
+        listed = ", ".join(f"'{day}'" for day in sorted(set(days)))
+        with self.write_lock, store_errors(self.schema.name):
+            table = self._open_writer()
+            write_deltalake(
+                table,
+                rows,
+                mode="overwrite",
+                predicate=f"day IN ({listed})",
+                writer_properties=_WRITER,
+            )
+            return table.version()
+
+    def change(self, action: Callable[[DeltaTable], object]) -> None:
+        """Runs an action of the table's own (compaction, vacuum) under the write lock."""
+        with self.write_lock, store_errors(self.schema.name):
+            action(self._open_writer())
+
+    def transaction_number(self, application: str) -> int | None:
+        """The highest number committed under that name, or ``None``."""
+        with self.write_lock, store_errors(self.schema.name):
+            table = self._find_writer()
+            return None if table is None else table.transaction_version(application)
+
+    def next_version(self) -> int:
+        """The version that the next commit will have, this process being the only writer."""
+        with self.write_lock, store_errors(self.schema.name):
+            return self._open_writer().version() + 1
+
+    def snapshot(self) -> Snapshot:
+        """The newest version. Raises :class:`Unavailable`, :class:`Corrupt`."""
+        with self._read_lock, store_errors(self.schema.name):
+            if self._reader is None:
+                self._reader = _open(self.uri, self._options)
+                if self._reader is None:
+                    return EMPTY
+            else:
+                self._reader.update_incremental()
+            if self._reader.version() != self._snapshot.version:
+                self._snapshot = _read_snapshot(self._reader, self.uri)
+            return self._snapshot
+
+    def filesystem(self) -> pafs.FileSystem:
+        """The table's files by their path inside it."""
+        return pafs.PyFileSystem(DeltaStorageHandler(self.uri, self._options))
+
+    def _find_writer(self) -> DeltaTable | None:
+        if self._writer is None:
+            self._writer = _open(self.uri, self._options)
+        else:
+            self._writer.update_incremental()
+        return self._writer
+
+    def _open_writer(self) -> DeltaTable:
+        table = self._find_writer()
+        if table is None:
+            table = self._writer = DeltaTable.create(
+                self.uri,
+                self.schema.arrow(),
+                mode="ignore",
+                partition_by=["day"],
+                storage_options=self._options,
+                configuration={"delta.checkpointInterval": "50"},
+            )
+        return table
+
+
+def _open(uri: str, options: dict[str, str] | None) -> DeltaTable | None:
+    try:
+        return DeltaTable(uri, storage_options=options)
+    except TableNotFoundError:
+        return None
+
+
+def _properties(transaction: tuple[str, int] | None) -> CommitProperties | None:
+    if transaction is None:
+        return None
+    return CommitProperties(app_transactions=[Transaction(*transaction)])
+
+
+def _read_snapshot(table: DeltaTable, uri: str) -> Snapshot:
+    actions = pa.table(table.get_add_actions(flatten=True))
+
+    def column(name: str) -> list[object]:
+        if name not in actions.column_names:
+            return [None] * actions.num_rows
+        return list(actions[name].to_pylist())
+
+    files = tuple(
+        DataFile(f"{uri}/{path}", str(path), str(day), int(rows or 0), int(size or 0), revision)  # type: ignore[call-overload, arg-type]
+        for path, day, rows, size, revision in zip(
+            column("path"),
+            column("partition.day"),
+            column("num_records"),
+            column("size_bytes"),
+            column("max.revision"),
+            strict=True,
+        )
+    )
+    columns = frozenset(field.name for field in table.schema().fields)
+    return Snapshot(table.version(), files, columns)
+
+
+@contextmanager
+def store_errors(name: str) -> Iterator[None]:
+    """Turns the storage's errors into the product's."""
+    try:
+        yield
+    except (DeltaProtocolError, SchemaMismatchError) as error:
+        raise Corrupt(f"The table {name} can't be read.", why=str(error)) from error
+    except (DeltaError, CommitFailedError, OSError) as error:
+        raise Unavailable(
+            f"The store of the table {name} does not answer.",
+            why=str(error),
+            fix="Check TURNWISE_STORE_URI, the store's credentials and its free space.",
+        ) from error

@@ -1,0 +1,100 @@
+"""Events: the raw truth, appended once per journal position and never changed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from loop.domain.turns import Event
+from loop.lake.delta_log import DeltaLog
+from loop.lake.queries import LakeQueries, to_rows
+from loop.lake.rows import plain, to_arrow
+from loop.lake.schemas import EVENTS
+from loop.lake.session_files import SessionFiles
+
+_FIELDS = (
+    "event_id",
+    "kind",
+    "name",
+    "session_id",
+    "at_us",
+    "sequence",
+    "received_at_us",
+    "credential",
+)
+
+
+class EventTable:
+    """The only writer of ``events``."""
+
+    def __init__(self, log: DeltaLog, queries: LakeQueries) -> None:
+        self._log = log
+        self._queries = queries
+        self._session_files = SessionFiles(log)
+
+    def write(self, events: Sequence[Event], *, journal: str, position: int) -> None:
+        """Appends events, unless that position of the journal is already in."""
+        with self._log.write_lock:
+            done = self._log.transaction_number(journal)
+            if done is not None and done >= position:
+                return
+            rows = [_to_row(event) for event in events]
+            self._log.append(to_arrow(EVENTS, rows), transaction=(journal, position), empty=True)
+
+    def of_sessions(self, session_ids: Collection[str]) -> dict[str, list[Event]]:
+        """The events of each session in order of (time, sequence, id), each once."""
+        wanted = set(session_ids)
+        found: dict[str, list[Event]] = {session_id: [] for session_id in sorted(wanted)}
+        if not wanted:
+            return found
+        files = self._session_files.holding(wanted)
+        table = self._queries.run(
+            "SELECT * FROM events_rows", files={"events": files}, sessions=wanted
+        )
+        rows = to_rows(table)
+        rows.sort(key=lambda row: (row["at_us"], row["sequence"], row["event_id"]))
+        # Copies of one event differ at most in when and by whom they were received: the first
+        # arrival stands for all.
+        first: dict[str, dict[str, Any]] = {}
+        for row in rows:
+            seen = first.get(row["event_id"])
+            if seen is None or _arrival(row) < _arrival(seen):
+                first[row["event_id"]] = row
+        for event_id in dict.fromkeys(row["event_id"] for row in rows):
+            event = _to_event(first[event_id])
+            found[event.session_id].append(event)
+        return found
+
+
+def _arrival(row: dict[str, Any]) -> tuple[int, str]:
+    return row["received_at_us"], row["credential"]
+
+
+def _to_row(event: Event) -> dict[str, Any]:
+    row = plain(event, _FIELDS)
+    row["attributes"] = write_json(event.attributes)
+    row["resource"] = write_json(event.resource)
+    return row
+
+
+def _to_event(row: dict[str, Any]) -> Event:
+    return Event(
+        **{name: row[name] for name in _FIELDS},
+        attributes=json.loads(row["attributes"]),
+        resource=json.loads(row["resource"]),
+    )
+
+
+def write_json(document: object) -> str:
+    """JSON text; bytes become base64 text, as in OTLP's own JSON form."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), default=_write_other)
+
+
+def _write_other(value: object) -> object:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    return dict(value)  # type: ignore[call-overload]

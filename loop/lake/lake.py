@@ -1,0 +1,187 @@
+"""The lake: the one door to the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loop.domain.clusters import SessionCluster
+from loop.domain.errors import BadInput
+from loop.domain.estimates import PolicyEstimate
+from loop.domain.policies import Decision
+from loop.domain.scores import Score
+from loop.domain.turns import Content, Event, SessionTrace, Turn
+from loop.lake.cluster_table import ClusterTable
+from loop.lake.decision_table import DecisionTable
+from loop.lake.delta_log import DeltaLog
+from loop.lake.estimate_table import EstimateTable
+from loop.lake.event_table import EventTable
+from loop.lake.object_store import locate_store
+from loop.lake.queries import LakeQueries, to_rows
+from loop.lake.schemas import BOOL, FLOAT64, INT64, TABLES, TURNS
+from loop.lake.score_table import ScoreTable
+from loop.lake.trace_loading import build_traces
+from loop.lake.turn_table import TurnTable
+
+_NUMBERS = {INT64: 0, FLOAT64: 0.0, BOOL: False}
+
+
+class Lake:
+    """The tables of one store. Safe to use from several threads.
+
+    Tables that no one has written yet read as empty. One process at a time writes; others may read
+    meanwhile. Any method may raise :class:`Unavailable` when the store does not answer and
+    :class:`Corrupt` when a stored file fails its checks.
+    """
+
+    def __init__(self, logs: Mapping[str, DeltaLog]) -> None:
+        self._logs = dict(logs)
+        self._queries = LakeQueries(self._logs)
+        self._events = EventTable(logs["events"], self._queries)
+        self._turns = TurnTable(logs["turns"], logs["contents"], self._queries)
+        self._scores = ScoreTable(logs["scores"], self._queries)
+        self._clusters = ClusterTable(logs["clusters"], self._queries)
+        self._decisions = DecisionTable(logs["decisions"], self._queries)
+        self._estimates = EstimateTable(logs["estimates"], self._queries)
+
+    @classmethod
+    def open(cls, store_uri: str, storage_options: Mapping[str, str] | None = None) -> Lake:
+        """Opens the store at a folder or ``s3://bucket/prefix``; nothing is created yet.
+
+        ``storage_options`` are delta-rs's; what they leave out is read from ``AWS_*`` and
+        ``TURNWISE_S3_ENDPOINT``. Raises :class:`BadInput` for an address that names no store.
+        """
+        store = locate_store(store_uri, storage_options)
+        return cls({schema.name: DeltaLog(store, schema) for schema in TABLES})
+
+    def write_events(self, events: Sequence[Event], *, journal: str, position: int) -> None:
+        """Appends events. A position of a journal that is in (or a later one) is a no-op."""
+        self._events.write(events, journal=journal, position=position)
+
+    def events_of(self, session_ids: Collection[str]) -> dict[str, list[Event]]:
+        """The events of each session (every one asked for has a key), each event once."""
+        return self._events.of_sessions(session_ids)
+
+    def write_turns(
+        self, turns: Sequence[Turn], contents: Sequence[Content], *, revision: int
+    ) -> None:
+        """Stores *whole* sessions as assembled at a revision.
+
+        What a session had at a lower revision and is not in the call any more is removed. A
+        session already stored at a higher revision is left alone.
+        """
+        self._turns.write(turns, contents, revision=revision)
+
+    def turns_of(self, session_ids: Collection[str]) -> list[Turn]:
+        """The current turns in total order: (session, started_at_us, sequence, turn_id)."""
+        return self._turns.turns_of(session_ids)
+
+    def contents_of(self, session_ids: Collection[str]) -> list[Content]:
+        """The current texts in order of (session, at_us, sequence)."""
+        return self._turns.contents_of(session_ids)
+
+    def load_traces(self, session_ids: Collection[str]) -> list[SessionTrace]:
+        """The traces of those of the sessions that have turns or texts, in order of id."""
+        return build_traces(self.turns_of(session_ids), self.contents_of(session_ids))
+
+    def max_revision(self) -> int:
+        """The highest revision whose turns and contents are both in; -1 when there is none."""
+        return self._turns.max_revision()
+
+    def sessions_changed_since(self, revision: int) -> list[str]:
+        """The sessions of which something was stored at a higher revision, sorted."""
+        return self._turns.sessions_changed_since(revision)
+
+    def write_scores(self, scores: Sequence[Score]) -> None:
+        """Appends scores; the latest of each (session, evaluator) is current."""
+        self._scores.write(scores)
+
+    def scores_of(self, session_ids: Collection[str] | None = None) -> list[Score]:
+        """The current scores of the sessions (of all by default), by session and evaluator."""
+        return self._scores.current(session_ids)
+
+    def write_clusters(self, clusters: Sequence[SessionCluster]) -> None:
+        """Stores one clustering, which supersedes the last (also when it found none)."""
+        self._clusters.write(clusters)
+
+    def latest_clusters(self) -> list[SessionCluster]:
+        """The clusters of the latest clustering, the dearest first."""
+        return self._clusters.latest()
+
+    def write_decisions(
+        self, decisions: Sequence[Decision], *, journal: str, position: int
+    ) -> None:
+        """Appends decisions. A position that is in (or a later one) is a no-op."""
+        self._decisions.write(decisions, journal=journal, position=position)
+
+    def decisions_of(
+        self, session_ids: Collection[str] | None = None, rollout_id: str | None = None
+    ) -> list[Decision]:
+        """The decisions by session and time, each once; of all sessions by default."""
+        return self._decisions.select(session_ids, rollout_id)
+
+    def write_estimate(self, run_id: str, estimate: PolicyEstimate) -> None:
+        """Appends one estimate of a run."""
+        self._estimates.write(run_id, estimate)
+
+    def estimates_of(self, run_id: str) -> list[PolicyEstimate]:
+        """The run's estimates in the order they were stored."""
+        return self._estimates.of_run(run_id)
+
+    def turn_columns(
+        self,
+        columns: Sequence[str],
+        *,
+        where_sessions: Collection[str] | None = None,
+        since_us: int | None = None,
+        until_us: int | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Columns of the current turns, all of shape ``(n,)``, in total order.
+
+        Texts are object arrays of ``str``; numbers that may be missing are masked arrays.
+        ``since_us`` is inclusive, ``until_us`` exclusive, both of ``started_at_us``. Raises
+        :class:`BadInput` for an unknown column.
+        """
+        known = set(TURNS.record_names())
+        if unknown := [name for name in columns if name not in known]:
+            raise BadInput(f"turns has no column {unknown[0]!r}.")
+        conditions, parameters = ["true"], []
+        for bound, operator in ((since_us, ">="), (until_us, "<")):
+            if bound is not None:
+                conditions.append(f"started_at_us {operator} ?")
+                parameters.append(bound)
+        names = ", ".join(f'"{name}"' for name in dict.fromkeys(columns))
+        table = self._queries.run(
+            f"""SELECT {names} FROM turns WHERE {" AND ".join(conditions)}
+                ORDER BY session_id, started_at_us, sequence, turn_id""",  # noqa: S608
+            parameters,
+            sessions=where_sessions,
+        )
+        return {name: _to_numpy(table[name]) for name in table.column_names}
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+        """Rows of a SELECT over the views ``events``, ``turns``, ``contents``, ``scores``,
+        ``clusters``, ``decisions``, ``estimates`` and ``charges``, which show what is current.
+
+        Raises :class:`BadInput` for SQL that can't be run.
+        """
+        return to_rows(self._queries.run(sql, parameters))
+
+    def versions(self) -> dict[str, int]:
+        """The version of each table that exists."""
+        found = {name: log.snapshot().version for name, log in self._logs.items()}
+        return {name: version for name, version in found.items() if version >= 0}
+
+
+def _to_numpy(column: Any) -> NDArray[Any]:
+    chunk = column.combine_chunks()
+    if chunk.null_count == 0 or chunk.type not in _NUMBERS:
+        values: NDArray[Any] = chunk.to_numpy(zero_copy_only=False)
+        return values
+    return np.ma.MaskedArray(
+        chunk.fill_null(_NUMBERS[chunk.type]).to_numpy(zero_copy_only=False),
+        mask=chunk.is_null().to_numpy(zero_copy_only=False),
+    )

@@ -1,0 +1,165 @@
+"""SQL over the lake: DuckDB reads the Parquet files that a Delta version names.
+
+No DuckDB extension is needed: local files are read by DuckDB's own Parquet reader, those on S3
+through a pyarrow dataset. Each call works on a cursor of its own, so that threads don't meet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from loop.domain.errors import BadInput, Corrupt, Unavailable
+from loop.lake.delta_log import DataFile, DeltaLog, Snapshot
+from loop.lake.schemas import TIMESTAMP, TableSchema
+
+_WANTED = "wanted_sessions"
+_GLOB = re.compile(r"[*?\[\]{}]")
+_CONFIGURATION = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+
+CURRENT: dict[str, str] = {
+    "events": "SELECT DISTINCT ON (event_id) * FROM {rows} ORDER BY event_id, received_at_us",
+    "turns": """
+        SELECT * EXCLUDE ("commit", removed) FROM (
+            SELECT * FROM {rows} QUALIFY row_number() OVER (
+                PARTITION BY session_id, turn_id ORDER BY revision DESC, "commit" DESC) = 1
+        ) WHERE NOT removed""",
+    "contents": """
+        SELECT * EXCLUDE ("commit", removed) FROM (
+            SELECT * FROM {rows} QUALIFY dense_rank() OVER (
+                PARTITION BY session_id, turn_id ORDER BY revision DESC, "commit" DESC) = 1
+        ) WHERE NOT removed""",
+    "scores": """
+        SELECT * FROM {rows} QUALIFY row_number() OVER (
+            PARTITION BY session_id, evaluator
+            ORDER BY scored_at_us DESC, evaluator_version DESC, input_digest DESC, value DESC
+        ) = 1""",
+    "clusters": """
+        SELECT * FROM {rows} QUALIFY clustered_at_us = max(clustered_at_us) OVER ()
+        AND cluster_id <> ''""",
+    "decisions": "SELECT DISTINCT ON (decision_id) * FROM {rows} ORDER BY decision_id, at_us",
+    "estimates": "SELECT * FROM {rows}",
+    "charges": "SELECT * FROM {rows}",
+}
+"""What a view shows of a table's rows: only what is current, each thing once."""
+
+
+class LakeQueries:
+    """Runs SQL over the views ``events``, ``turns``, ``contents``, ``scores``, ``clusters``,
+    ``decisions``, ``estimates`` and ``charges``; ``<name>_rows`` shows every stored row."""
+
+    def __init__(self, logs: Mapping[str, DeltaLog]) -> None:
+        self._logs = logs
+        self._connection = duckdb.connect(":memory:", config=dict(_CONFIGURATION))
+        self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
+
+    def run(
+        self,
+        sql: str,
+        parameters: Sequence[object] = (),
+        *,
+        files: Mapping[str, Sequence[DataFile]] | None = None,
+        sessions: Collection[str] | None = None,
+    ) -> pa.Table:
+        """The result as an Arrow table.
+
+        ``files`` narrows a table to some of its files, ``sessions`` every table to the rows of
+        those sessions. Raises :class:`BadInput` for SQL that can't be run, :class:`Corrupt`
+        for files that can't be read, :class:`Unavailable` when the store does not answer.
+        """
+        with self._connection.cursor() as cursor:
+            if sessions is not None:
+                wanted = pa.table({"session_id": pa.array(sorted(set(sessions)), pa.string())})
+                cursor.register(_WANTED, wanted)
+            try:
+                for name in self._names_in(sql):
+                    chosen = None if files is None else files.get(name)
+                    self._open_views(cursor, self._logs[name], chosen, sessions is not None)
+                relation = cursor.sql(sql, params=list(parameters))
+                return relation.to_arrow_table()
+            except (duckdb.InvalidInputException, duckdb.InternalException) as error:
+                raise Corrupt("A file of the lake can't be read.", why=str(error)) from error
+            except (duckdb.IOException, OSError) as error:
+                raise Unavailable("The lake does not answer.", why=str(error)) from error
+            except duckdb.Error as error:
+                raise BadInput("The query can't be run.", why=str(error)) from error
+
+    def _names_in(self, sql: str) -> Iterable[str]:
+        words = set(re.findall(r"\w+", sql.lower()))
+        return [name for name in self._logs if name in words or f"{name}_rows" in words]
+
+    def _open_views(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        log: DeltaLog,
+        chosen: Sequence[DataFile] | None,
+        narrowed: bool,
+    ) -> None:
+        snapshot = log.snapshot()
+        files = snapshot.files if chosen is None else chosen
+        schema = log.schema
+        source = _source(cursor, log, snapshot, files)
+        where = ""
+        if narrowed and "session_id" in schema.record_names():
+            where = f"WHERE session_id IN (SELECT session_id FROM {_WANTED})"  # noqa: S608
+        selected = ", ".join(_selected(schema, snapshot))
+        rows = f"{schema.name}_rows"
+        cursor.execute(f"CREATE TEMP VIEW {rows} AS SELECT {selected} FROM {source} {where}")  # noqa: S608
+        current = CURRENT[schema.name].format(rows=rows)
+        cursor.execute(f"CREATE TEMP VIEW {schema.name} AS {current}")
+
+
+def _source(
+    cursor: duckdb.DuckDBPyConnection,
+    log: DeltaLog,
+    snapshot: Snapshot,
+    files: Sequence[DataFile],
+) -> str:
+    name = f"{log.schema.name}_stored"
+    if not files:
+        cursor.register(name, log.schema.arrow().empty_table())
+        return name
+    if log.store.is_local and not _GLOB.search(log.uri):
+        listed = ", ".join("'" + file.uri.replace("'", "''") + "'" for file in files)
+        return (
+            f"read_parquet([{listed}], hive_partitioning = true, "
+            "hive_types = {'day': VARCHAR}, union_by_name = true)"
+        )
+    dataset = pads.dataset(
+        [file.path for file in files],
+        schema=pa.schema([f for f in log.schema.arrow() if f.name in snapshot.columns]),
+        format="parquet",
+        filesystem=log.filesystem(),
+        partitioning=pads.partitioning(pa.schema([("day", pa.string())]), flavor="hive"),
+    )
+    cursor.register(name, dataset)
+    return name
+
+
+def _selected(schema: TableSchema, snapshot: Snapshot) -> Iterable[str]:
+    for column in schema.columns:
+        if snapshot.columns and column.name not in snapshot.columns:
+            # An older version of the table lacks the column: its rows read as null.
+            yield f'NULL AS "{column.record_name}"'
+        elif column.type == TIMESTAMP:
+            yield f'epoch_us("{column.name}") AS "{column.record_name}"'
+        else:
+            yield f'"{column.name}"'
+
+
+def to_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as dicts. DuckDB sums integers as 128-bit numbers: those come out as ``int``."""
+    rows: list[dict[str, Any]] = table.to_pylist()
+    for field in table.schema:
+        if pa.types.is_decimal(field.type) and field.type.scale == 0:
+            for row in rows:
+                row[field.name] = None if row[field.name] is None else int(row[field.name])
+    return rows

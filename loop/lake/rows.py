@@ -1,0 +1,84 @@
+"""Rows between records and Arrow: one generic way in, so that every table treats texts, numbers
+and times alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from loop.domain.errors import BadInput
+from loop.lake.schemas import TableSchema
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_US = 86_400_000_000
+_FIRST_DAY_US = int((datetime(1, 1, 2, tzinfo=UTC) - _EPOCH).total_seconds()) * 1_000_000
+_LAST_DAY_US = int((datetime(9999, 12, 30, tzinfo=UTC) - _EPOCH).total_seconds()) * 1_000_000
+
+
+def day_of(at_us: int) -> str:
+    """The UTC day as ISO text; times beyond the years 1 to 9999 fall on the nearest day."""
+    clipped = min(max(at_us, _FIRST_DAY_US), _LAST_DAY_US)
+    return date.fromordinal(_EPOCH.toordinal() + clipped // _DAY_US).isoformat()
+
+
+def days_between(since_us: int, until_us: int) -> tuple[str, str]:
+    """The first and the last day that a time in ``[since_us, until_us)`` can fall on."""
+    return day_of(since_us), day_of(until_us - 1)
+
+
+def day_start_us(day: str) -> int:
+    """Midnight at the start of an ISO day. Raises :class:`BadInput`."""
+    try:
+        midnight = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
+    except ValueError as error:
+        raise BadInput(f"{day!r} is no day.", fix="Write YYYY-MM-DD.") from error
+    return (midnight - _EPOCH) // timedelta(microseconds=1)
+
+
+def to_arrow(schema: TableSchema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A table in the stored schema from rows under the record's names.
+
+    ``day`` is taken from the time column unless the rows have it. Texts that are no valid
+    Unicode (half a surrogate pair) lose only the half character. Raises :class:`BadInput` naming
+    the column for a value that does not fit, such as a number beyond 64 bits.
+    """
+    time_name = f"{schema.time_column}_us"
+    arrays = []
+    for column in schema.columns:
+        name = column.record_name
+        if name == "day" and schema.time_column != "day":
+            values: list[Any] = [day_of(row[time_name]) for row in rows]
+        else:
+            values = [row[name] for row in rows]
+        arrays.append(_to_array(schema.name, name, values, column.type))
+    return pa.Table.from_arrays(arrays, schema=schema.arrow())
+
+
+def _to_array(table: str, name: str, values: list[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        try:
+            return pa.array(values, kind)
+        except UnicodeEncodeError:
+            return pa.array([_mend(value) for value in values], kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise BadInput(
+            f"A value does not fit the column {name} of {table}.", why=str(error)
+        ) from error
+
+
+def _mend(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {key: _mend(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mend(item) for item in value]
+    return value
+
+
+def plain(record: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The named fields of a record as a row."""
+    return {name: getattr(record, name) for name in names}

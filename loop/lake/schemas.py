@@ -1,0 +1,341 @@
+"""The lake's tables: every column's name, type and meaning (``docs/turn-table.md`` lists them).
+
+A column that holds a time is stored as ``timestamp(us, UTC)`` under a name without the ending
+``_us`` that the record's integer field has: ``started_at`` holds ``Turn.started_at_us``. The views
+that queries see carry the record's names and integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+STRING = pa.string()
+INT64 = pa.int64()
+FLOAT64 = pa.float64()
+BOOL = pa.bool_()
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+STRINGS = pa.list_(STRING)
+
+TOOL_CALL = pa.struct(
+    [
+        ("tool_use_id", STRING),
+        ("name", STRING),
+        ("success", BOOL),
+        ("error_type", STRING),
+        ("decision", STRING),
+        ("duration_ms", INT64),
+        ("at_us", INT64),
+        ("inferred", BOOL),
+    ]
+)
+FINDING = pa.struct(
+    [
+        ("verdict", STRING),
+        ("claim", STRING),
+        ("reason", STRING),
+        ("turn_id", STRING),
+        ("evidence", STRINGS),
+    ]
+)
+FEATURE = pa.struct([("name", STRING), ("cluster_mean", FLOAT64), ("overall_mean", FLOAT64)])
+RULE_REACH = pa.struct(
+    [
+        ("rule_id", STRING),
+        ("measure", STRING),
+        ("turns", INT64),
+        ("turn_share", FLOAT64),
+        ("cost_share", FLOAT64),
+    ]
+)
+INTERVAL = pa.struct([("estimate", FLOAT64), ("low", FLOAT64), ("high", FLOAT64)])
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """``name`` is the stored name, ``record_name`` the field's and the views' name."""
+
+    name: str
+    type: pa.DataType
+    description: str
+
+    @property
+    def record_name(self) -> str:
+        return f"{self.name}_us" if self.type == TIMESTAMP else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """One table. ``time_column`` decides the day that a row is kept under.
+
+    ``version`` rises when columns are added; none is ever removed or given another meaning.
+    """
+
+    name: str
+    version: int
+    description: str
+    time_column: str
+    columns: tuple[Column, ...]
+
+    def arrow(self) -> pa.Schema:
+        """The stored schema; each field's metadata holds its description."""
+        return pa.schema(
+            [
+                pa.field(column.name, column.type, metadata={"description": column.description})
+                for column in self.columns
+            ]
+        )
+
+    def record_names(self) -> tuple[str, ...]:
+        return tuple(column.record_name for column in self.columns)
+
+
+DAY = Column("day", STRING, "UTC day of the row's time, ISO text. The partition.")
+_REVISION = Column(
+    "revision", INT64, "Journal position that the row was assembled at; the highest is current."
+)
+_COMMIT = Column(
+    "commit", INT64, "Table version that wrote the row; decides between rows of one revision."
+)
+_REMOVED = Column(
+    "removed", BOOL, "True: from this revision on, the session no longer has what the row names."
+)
+_DIGEST = Column("digest", STRING, "Digest of what the row says; equal digests are not rewritten.")
+
+EVENTS = TableSchema(
+    "events",
+    1,
+    "Raw truth, append-only: each received log record, span, metric point and transcript line.",
+    "at",
+    (
+        DAY,
+        Column("session_id", STRING, "Session that the record belongs to."),
+        Column("event_id", STRING, "Digest of the identifying content: a re-sent record has one."),
+        Column("kind", STRING, "`log`, `span`, `metric`, `transcript` or `decision`."),
+        Column("name", STRING, "Name of the record, such as `claude_code.api_request`."),
+        Column("at", TIMESTAMP, "When it happened, by the client's clock."),
+        Column("sequence", INT64, "Order among events of one time."),
+        Column("attributes", STRING, "The record's attributes as a JSON object."),
+        Column("resource", STRING, "The emitter's attributes as a JSON object."),
+        Column("received_at", TIMESTAMP, "When the collector received it."),
+        Column("credential", STRING, "Who sent it, by token; empty on an open loopback port."),
+    ),
+)
+
+TURNS = TableSchema(
+    "turns",
+    1,
+    "One model request and the tool calls it asked for, without any content.",
+    "started_at",
+    (
+        DAY,
+        Column("session_id", STRING, "Conversation; survives a resume."),
+        Column("turn_id", STRING, "The request id; a digest where an old client sent none."),
+        _REVISION,
+        _COMMIT,
+        _REMOVED,
+        _DIGEST,
+        Column("request_id", STRING, "The API's request id; empty when the client sent none."),
+        Column("started_at", TIMESTAMP, "When the request was sent."),
+        Column("ended_at", TIMESTAMP, "When its answer was complete."),
+        Column("sequence", INT64, "With `started_at` and `turn_id`: the order in the session."),
+        Column("prompt_id", STRING, "The human message that the turn serves."),
+        Column("agent_id", STRING, "The subagent; empty is the main loop."),
+        Column("agent_name", STRING, "Kind of subagent, such as `Explore`."),
+        Column("query_source", STRING, "The client's word for what asked: `sdk`, `agent:…`."),
+        Column("request_class", STRING, "`main`, `subagent` or `auxiliary`."),
+        Column("developer", STRING, "Who is charged, or `unattributed`."),
+        Column("org_path", STRING, "Organization path, `/` between levels, or `unattributed`."),
+        Column("repository", STRING, "Repository worked on, or `unattributed`."),
+        Column("client_version", STRING, "Version of the client."),
+        Column("requested_model", STRING, "Model that the client asked for."),
+        Column("served_model", STRING, "Model that answered; empty when nothing was served."),
+        Column("effort", STRING, "Effort asked for; empty when not stated."),
+        Column("input_tokens", INT64, "Uncached input tokens."),
+        Column("output_tokens", INT64, "Output tokens."),
+        Column("cache_read_tokens", INT64, "Input tokens read from the prompt cache."),
+        Column("cache_creation_5m_tokens", INT64, "Input tokens written to the 5-minute cache."),
+        Column("cache_creation_1h_tokens", INT64, "Input tokens written to the 1-hour cache."),
+        Column("duration_ms", INT64, "Duration of the request; null when not known."),
+        Column("ttft_ms", INT64, "Time to the first token; null when not known."),
+        Column("attempts", INT64, "Requests sent for this turn, the failed ones too."),
+        Column("status", STRING, "`ok`, `error` or `refused`."),
+        Column("error_status", INT64, "HTTP status of the last failed attempt; null if none."),
+        Column("stop_reason", STRING, "Why the answer ended, as the API says it."),
+        Column("prompt_chars", INT64, "Length of the human prompt; null when not known."),
+        Column("starts_prompt", BOOL, "Whether it is the first turn of its prompt and agent."),
+        Column("tool_calls", pa.list_(TOOL_CALL), "The tool calls asked for, in order."),
+        Column("client_cost_microusd", INT64, "The client's own figure, for reconciliation only."),
+        Column("cost_microusd", INT64, "Cost in micro-dollars; null is unpriced, never 0."),
+        Column("price_version", STRING, "Price book that the cost was computed with."),
+        Column("unpriced_reason", STRING, "Why there is no cost; empty when there is one."),
+        Column("sources", STRINGS, "What the turn was assembled from, such as `otlp-log`."),
+        Column("policy_serial", INT64, "Publication that routed it; null when none did."),
+        Column("policy_version", INT64, "Version of the policy that routed it; null when none."),
+        Column("arm", STRING, "Arm of the publication; empty when none."),
+        Column("rule_id", STRING, "Rule that matched; empty when none."),
+    ),
+)
+
+CONTENTS = TableSchema(
+    "contents",
+    1,
+    "Texts of prompts, answers and tools, apart from the turns for their own permissions.",
+    "at",
+    (
+        DAY,
+        Column("session_id", STRING, "Session that the text belongs to."),
+        Column("turn_id", STRING, "Turn that the text belongs to; empty when no turn served it."),
+        _REVISION,
+        _COMMIT,
+        _REMOVED,
+        _DIGEST,
+        Column("prompt_id", STRING, "The human message that it belongs to."),
+        Column("agent_id", STRING, "The subagent; empty is the main loop."),
+        Column("kind", STRING, "`prompt`, `assistant_text`, `tool_input`, `tool_output` …"),
+        Column("tool_use_id", STRING, "Tool call that it belongs to; empty for other kinds."),
+        Column("tool_name", STRING, "Name of the tool; empty for other kinds."),
+        Column("at", TIMESTAMP, "When it was said or returned."),
+        Column("sequence", INT64, "Order among texts of one time."),
+        Column("text", STRING, "The text, as far as it was received."),
+        Column("state", STRING, "`present`, `truncated`, `redacted` or `missing`."),
+        Column("chars", INT64, "Length as the client states it."),
+        Column("source", STRING, "Where it was received from, such as `otlp-log`."),
+    ),
+)
+
+SCORES = TableSchema(
+    "scores",
+    1,
+    "Judgements of sessions; never edited, only superseded by a later one.",
+    "scored_at",
+    (
+        DAY,
+        Column("session_id", STRING, "The session that was judged."),
+        Column("evaluator", STRING, "Name of the evaluator."),
+        Column("evaluator_version", STRING, "Its version."),
+        Column("value", FLOAT64, "0 is worst, 1 is best; null is unscored."),
+        Column("unscored_reason", STRING, "Why there is no value; empty when there is one."),
+        Column("coverage", FLOAT64, "Share of what it looked for that had evidence to judge."),
+        Column("findings", pa.list_(FINDING), "What it saw, with pointers to the evidence."),
+        Column("scored_at", TIMESTAMP, "When it was judged; the latest is current."),
+        Column("input_digest", STRING, "Digest of the trace that was judged."),
+    ),
+)
+
+CLUSTERS = TableSchema(
+    "clusters",
+    1,
+    "Groups of low-scoring sessions; one clustering writes all of its rows at one time.",
+    "clustered_at",
+    (
+        DAY,
+        Column("cluster_id", STRING, "Name of the cluster; empty marks a clustering of none."),
+        Column("label", STRING, "The cluster in words."),
+        Column("session_ids", STRINGS, "Its sessions."),
+        Column("mean_score", FLOAT64, "Mean quality of its sessions."),
+        Column("cost_microusd", INT64, "What its sessions were charged."),
+        Column("cost_share", FLOAT64, "That cost as a share of all sessions'."),
+        Column("features", pa.list_(FEATURE), "What sets it apart from all sessions."),
+        Column("exemplars", STRINGS, "Sessions nearest to its centre first."),
+        Column("clustered_at", TIMESTAMP, "When the clustering was made; the latest is current."),
+    ),
+)
+
+DECISIONS = TableSchema(
+    "decisions",
+    1,
+    "What a gateway chose for each request.",
+    "at",
+    (
+        DAY,
+        Column("session_id", STRING, "Session of the request."),
+        Column("decision_id", STRING, "Request id that the gateway stamped on the response."),
+        Column("at", TIMESTAMP, "When it was decided."),
+        Column("agent_id", STRING, "The subagent; empty is the main loop."),
+        Column("serial", INT64, "Serial of the publication in force."),
+        Column("policy_version", INT64, "Version of the arm's policy."),
+        Column("policy_digest", STRING, "Digest of the arm's policy."),
+        Column("arm", STRING, "Arm that the session fell into."),
+        Column("bucket", INT64, "Bucket of the session, 0 to 9,999."),
+        Column("propensity", FLOAT64, "Probability of the arm as it was drawn."),
+        Column("rule_id", STRING, "Rule that matched, `default` or `guard:…`."),
+        Column("requested_model", STRING, "Model that the client asked for."),
+        Column("routed_model", STRING, "Model that the gateway sent it to."),
+        Column("rollout_id", STRING, "Rollout of the publication; empty outside one."),
+        Column("total_input_tokens", INT64, "Measure: all input tokens, estimated."),
+        Column("uncached_input_tokens", INT64, "Measure: uncached input tokens, estimated."),
+        Column("new_tokens", INT64, "Measure: tokens not yet in the cache, estimated."),
+        Column("prompt_tokens", INT64, "Measure: tokens of the human prompt, estimated."),
+        Column("request_class", STRING, "`main`, `subagent` or `auxiliary`."),
+        Column("agent_name", STRING, "Kind of subagent."),
+        Column("gateway", STRING, "Kind of gateway."),
+        Column("instance", STRING, "Which of its instances."),
+        Column("fixes", STRINGS, "Parameter repairs made to the body."),
+        Column("upstream_status", INT64, "HTTP status of the answer; null when not known."),
+    ),
+)
+
+ESTIMATES = TableSchema(
+    "estimates",
+    1,
+    "What candidate policies would have done on logged sessions.",
+    "estimated_at",
+    (
+        DAY,
+        Column("run_id", STRING, "Optimization run that asked."),
+        Column("estimated_at", TIMESTAMP, "When the estimate was stored."),
+        Column("policy_digest", STRING, "Digest of the candidate."),
+        Column("sessions", INT64, "Sessions replayed."),
+        Column("turns", INT64, "Turns replayed."),
+        Column("logged_cost_microusd", INT64, "Cost as billed."),
+        Column("incumbent_cost_microusd", INT64, "Cost of the logged routes, replayed."),
+        Column("candidate_cost_microusd", INT64, "Cost of the candidate's routes, replayed."),
+        Column("naive_cost_microusd", INT64, "Logged tokens at the candidate's prices."),
+        Column("rerouted_turns", INT64, "Turns that the candidate serves otherwise."),
+        Column("unpriced_turns", INT64, "Turns left out for want of a price."),
+        Column("reach", pa.list_(RULE_REACH), "What each rule matches."),
+        Column("quality_value", INTERVAL, "Mean session quality; null when not answerable."),
+        Column("quality_difference", INTERVAL, "Its difference to the incumbent, or null."),
+        Column("quality_snips", FLOAT64, "Self-normalised estimate, or null."),
+        Column("quality_sessions", INT64, "Sessions with a quality and a propensity."),
+        Column("quality_effective_sample_size", FLOAT64, "Effective number of sessions."),
+        Column("quality_support", FLOAT64, "Mean weight; 1 when the log covers the policy."),
+        Column("quality_refusals", STRINGS, "Why the log can't answer; empty when it can."),
+    ),
+)
+
+CHARGES = TableSchema(
+    "charges",
+    1,
+    "Rollup of the turns, rebuilt a day at a time: what reports of spend may read instead.",
+    "day",
+    (
+        DAY,
+        Column("org_path", STRING, "Organization path, or `unattributed`."),
+        Column("developer", STRING, "Who is charged, or `unattributed`."),
+        Column("repository", STRING, "Repository worked on, or `unattributed`."),
+        Column("session_id", STRING, "The session."),
+        Column("model", STRING, "Model charged: the served one, else the requested one."),
+        Column("turns", INT64, "Requests, failed ones too."),
+        Column("unpriced_turns", INT64, "Those of them without a cost."),
+        Column("input_tokens", INT64, "Uncached input tokens."),
+        Column("output_tokens", INT64, "Output tokens."),
+        Column("cache_read_tokens", INT64, "Input tokens read from the prompt cache."),
+        Column("cache_creation_5m_tokens", INT64, "Input tokens written to the 5-minute cache."),
+        Column("cache_creation_1h_tokens", INT64, "Input tokens written to the 1-hour cache."),
+        Column("cost_microusd", INT64, "Cost of the priced turns; null when none is priced."),
+    ),
+)
+
+TABLES: tuple[TableSchema, ...] = (
+    EVENTS,
+    TURNS,
+    CONTENTS,
+    SCORES,
+    CLUSTERS,
+    DECISIONS,
+    ESTIMATES,
+    CHARGES,
+)

@@ -1,0 +1,287 @@
+"""Turns and contents: assembled again whenever a session's events grow, never edited in place.
+
+A *revision* is the journal position that a session was assembled at. A write holds whole sessions;
+only what differs from what is stored is appended, and what the session no longer has is appended as
+removed. Readers take the highest revision of each (session, turn). ``docs/decisions/0003`` has the
+reasons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loop.domain.turns import Content, TokenUsage, ToolCall, Turn
+from loop.lake.delta_log import DeltaLog
+from loop.lake.queries import LakeQueries, to_rows
+from loop.lake.rows import plain, to_arrow
+from loop.lake.schemas import CONTENTS, TOOL_CALL, TURNS, TableSchema
+from loop.lake.session_files import SessionFiles
+
+WATERMARK = "turnwise.revision"
+"""The application whose transaction number is the highest revision written in full."""
+
+KNOWN_SESSIONS = 20_000
+"""Sessions whose stored digests are kept in memory; others are read again when they change."""
+
+_USAGE = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_creation_5m_tokens",
+    "cache_creation_1h_tokens",
+)
+_OWN = ("day", "revision", "commit", "removed", "digest")  # of the table, not of the record
+_TURN = tuple(
+    name for name in TURNS.record_names() if name not in (*_OWN, *_USAGE, "tool_calls", "sources")
+)
+_CONTENT = tuple(name for name in CONTENTS.record_names() if name not in _OWN)
+_CALL = tuple(field.name for field in TOOL_CALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is stored of one (session, turn): its newest revision and digest."""
+
+    revision: int
+    digest: str
+    at_us: int
+    removed: bool
+
+
+Known = dict[str, Stored]  # by turn_id
+
+
+class RevisedRows:
+    """Appends the changes of one table whose rows belong to (session, turn)."""
+
+    def __init__(self, log: DeltaLog, queries: LakeQueries) -> None:
+        self.log = log
+        self._queries = queries
+        self._schema: TableSchema = log.schema
+        self.session_files = SessionFiles(log)
+        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._version = -1
+
+    def write(
+        self,
+        groups: dict[tuple[str, str], list[dict[str, Any]]],
+        session_ids: Collection[str],
+        *,
+        revision: int,
+        watermark: bool = False,
+    ) -> None:
+        """Appends what differs between the groups and what is stored of the sessions.
+
+        ``groups`` holds all rows of each (session_id, turn_id). A session that is stored at a
+        higher revision is left as it is.
+        """
+        with self.log.write_lock:
+            commit = self.log.next_version()
+            known = self._load_known(session_ids, commit)
+            by_session: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+            for (session_id, turn_id), rows in groups.items():
+                by_session[session_id][turn_id] = rows
+            appended: list[dict[str, Any]] = []
+            updates: dict[str, Known] = {}
+            for session_id in session_ids:
+                stored = known[session_id]
+                if any(entry.revision > revision for entry in stored.values()):
+                    continue
+                changed = self._differ(stored, by_session[session_id], session_id, revision)
+                for turn_id, rows in changed.items():
+                    appended += rows
+                    row = rows[0]
+                    at_us = row[f"{self._schema.time_column}_us"]
+                    entry = Stored(revision, row["digest"], at_us, row["removed"])
+                    updates.setdefault(session_id, {})[turn_id] = entry
+            for row in appended:
+                row["commit"] = commit
+            transaction = None
+            if watermark:
+                before = self.log.transaction_number(WATERMARK)
+                if before is None or revision > before:
+                    transaction = (WATERMARK, revision)
+            if appended or transaction:
+                self._version = self.log.append(
+                    to_arrow(self._schema, appended), transaction=transaction, empty=True
+                )
+            for session_id, entries in updates.items():
+                self._known[session_id].update(entries)
+
+    def _differ(
+        self,
+        stored: Known,
+        groups: dict[str, list[dict[str, Any]]],
+        session_id: str,
+        revision: int,
+    ) -> dict[str, list[dict[str, Any]]]:
+        changed: dict[str, list[dict[str, Any]]] = {}
+        for turn_id, rows in groups.items():
+            digest = _digest(rows)
+            entry = stored.get(turn_id)
+            if entry is None or entry.removed or entry.digest != digest:
+                own = {"revision": revision, "removed": False, "digest": digest}
+                changed[turn_id] = [row | own for row in rows]
+        for turn_id, entry in stored.items():
+            # Rows of the same revision come from an earlier part of the same write.
+            if turn_id not in groups and not entry.removed and entry.revision < revision:
+                changed[turn_id] = [self._removal(session_id, turn_id, entry, revision)]
+        return changed
+
+    def _removal(
+        self, session_id: str, turn_id: str, entry: Stored, revision: int
+    ) -> dict[str, Any]:
+        row: dict[str, Any] = dict.fromkeys(self._schema.record_names())
+        return row | {
+            "session_id": session_id,
+            "turn_id": turn_id,
+            f"{self._schema.time_column}_us": entry.at_us,
+            "revision": revision,
+            "removed": True,
+            "digest": "",
+        }
+
+    def _load_known(self, session_ids: Collection[str], commit: int) -> dict[str, Known]:
+        if self._version != commit - 1:
+            # Another process wrote (or this one has just started): what is in memory is stale.
+            self._known.clear()
+            self._version = commit - 1
+        missing = {session_id for session_id in session_ids if session_id not in self._known}
+        for session_id in missing:
+            self._known[session_id] = {}
+        if missing and commit:
+            name = self._schema.name
+            time_name = f"{self._schema.time_column}_us"
+            table = self._queries.run(
+                f"""SELECT DISTINCT ON (session_id, turn_id)
+                        session_id, turn_id, revision, digest, {time_name} AS at_us, removed
+                    FROM {name}_rows
+                    ORDER BY session_id, turn_id, revision DESC, "commit" DESC""",  # noqa: S608
+                files={name: self.session_files.holding(missing)},
+                sessions=missing,
+            )
+            for row in to_rows(table):
+                self._known[row["session_id"]][row["turn_id"]] = Stored(
+                    row["revision"], row["digest"], row["at_us"], row["removed"]
+                )
+        wanted = {}
+        for session_id in session_ids:
+            self._known.move_to_end(session_id)
+            wanted[session_id] = self._known[session_id]
+        while len(self._known) > max(KNOWN_SESSIONS, len(wanted)):
+            self._known.popitem(last=False)
+        return wanted
+
+
+class TurnTable:
+    """The only writer of ``turns`` and ``contents``."""
+
+    def __init__(self, turns: DeltaLog, contents: DeltaLog, queries: LakeQueries) -> None:
+        self._queries = queries
+        self._turns = RevisedRows(turns, queries)
+        self._contents = RevisedRows(contents, queries)
+
+    def write(self, turns: Sequence[Turn], contents: Sequence[Content], *, revision: int) -> None:
+        """Stores whole sessions as they are at a revision.
+
+        Writing the same again changes nothing. Raises :class:`BadInput` for a value that can't be
+        stored and :class:`Unavailable`; after either, the same call may be made again.
+        """
+        session_ids = sorted(
+            {turn.session_id for turn in turns} | {text.session_id for text in contents}
+        )
+        turn_groups = {(turn.session_id, turn.turn_id): [_turn_row(turn)] for turn in turns}
+        content_groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for content in contents:
+            row = plain(content, _CONTENT)
+            content_groups[content.session_id, content.turn_id].append(row)
+        for rows in content_groups.values():
+            rows.sort(key=content_order)
+        # Contents go first: the turns' commit carries the watermark, so whoever reads it
+        # finds both.
+        self._contents.write(content_groups, session_ids, revision=revision)
+        self._turns.write(turn_groups, session_ids, revision=revision, watermark=True)
+
+    def turns_of(self, session_ids: Collection[str]) -> list[Turn]:
+        """The current turns in order of (session, time, sequence, id)."""
+        rows = self._current_of(self._turns, session_ids)
+        turns = [read_turn(row) for row in rows]
+        return sorted(turns, key=turn_order)
+
+    def contents_of(self, session_ids: Collection[str]) -> list[Content]:
+        """The current texts in order of (session, time, sequence)."""
+        rows = self._current_of(self._contents, session_ids)
+        rows.sort(key=lambda row: (row["session_id"], *content_order(row)))
+        return [Content(**{name: row[name] for name in _CONTENT}) for row in rows]
+
+    def max_revision(self) -> int:
+        """The highest revision written in full; -1 when none is."""
+        number = self._turns.log.transaction_number(WATERMARK)
+        return -1 if number is None else number
+
+    def sessions_changed_since(self, revision: int) -> list[str]:
+        """The sessions with a turn or a text of a higher revision, sorted."""
+        found: set[str] = set()
+        for table in (self._turns, self._contents):
+            name = table.log.schema.name
+            files = [
+                file
+                for file in table.log.snapshot().files
+                if file.max_revision is None or file.max_revision > revision
+            ]
+            rows = self._queries.run(
+                f"SELECT DISTINCT session_id FROM {name}_rows WHERE revision > ?",  # noqa: S608
+                [revision],
+                files={name: files},
+            )
+            found.update(rows["session_id"].to_pylist())
+        return sorted(found)
+
+    def _current_of(self, table: RevisedRows, session_ids: Collection[str]) -> list[dict[str, Any]]:
+        if not session_ids:
+            return []
+        name = table.log.schema.name
+        files = table.session_files.holding(session_ids)
+        rows = self._queries.run(
+            f"SELECT * FROM {name}",  # noqa: S608
+            files={name: files},
+            sessions=session_ids,
+        )
+        return to_rows(rows)
+
+
+def turn_order(turn: Turn) -> tuple[str, int, int, str]:
+    return turn.session_id, turn.started_at_us, turn.sequence, turn.turn_id
+
+
+def content_order(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Total: two texts that agree in all of it are the same text."""
+    return (row["at_us"], row["sequence"], *(str(row[name]) for name in _CONTENT))
+
+
+def read_turn(row: dict[str, Any]) -> Turn:
+    calls = tuple(ToolCall(**call) for call in row["tool_calls"] or ())
+    return Turn(
+        **{name: row[name] for name in _TURN},
+        usage=TokenUsage(*(row[name] for name in _USAGE)),
+        tool_calls=calls,
+        sources=tuple(row["sources"] or ()),
+    )
+
+
+def _turn_row(turn: Turn) -> dict[str, Any]:
+    row = plain(turn, _TURN) | plain(turn.usage, _USAGE)
+    row["tool_calls"] = [plain(call, _CALL) for call in turn.tool_calls]
+    row["sources"] = list(turn.sources)
+    return row
+
+
+def _digest(rows: Iterable[dict[str, Any]]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for row in rows:
+        digest.update(repr(sorted(row.items())).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()
