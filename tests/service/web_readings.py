@@ -1,0 +1,520 @@
+"""Readings as the API answers them, filled with plain values: what the page tests look at.
+
+``FilledReadings`` has one of everything, ``EmptyReadings`` is a fresh installation. Both are
+written out in the shapes of ``docs/http-api.md``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loop.domain.errors import NotFound
+
+NOW_US = 1_763_900_000_000_000
+HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>\x1b[31mred\x1b[0m\u202egnp'
+SESSION_ID = "11111111-2222-4333-8444-555555555555"
+
+
+def session_row(**given: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "session_id": SESSION_ID,
+        "started_at_us": NOW_US - 3_600_000_000,
+        "ended_at_us": NOW_US - 3_000_000_000,
+        "developer": "ada@example.com",
+        "org_path": "engineering/payments/cc-4711",
+        "repository": "example/shop",
+        "models": ["claude-haiku-4-5", "claude-opus-4-7"],
+        "turns": 2,
+        "tool_calls": 3,
+        "tool_errors": 1,
+        "failed_attempts": 1,
+        "total_input_tokens": 123_456,
+        "output_tokens": 789,
+        "cost_microusd": 1_234_567,
+        "unpriced_turns": 0,
+        "quality": 0.42,
+        "scores": {"faithfulness": 0.0, "tool_use": 0.8, "code_correctness": None},
+        "arm": "canary",
+        "policy_version": 2,
+    }
+    return row | given
+
+
+def tool_row(**given: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "tool_use_id": "toolu_1",
+        "name": "Bash",
+        "success": False,
+        "error_type": "exit 1",
+        "decision": "accept",
+        "duration_ms": 1_200,
+        "at_us": NOW_US,
+        "inferred": False,
+        "input_state": "present",
+        "output_state": "truncated",
+    }
+    return row | given
+
+
+def turn_row(**given: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "turn_id": "req_1",
+        "started_at_us": NOW_US - 3_600_000_000,
+        "duration_ms": 2_345,
+        "agent_id": "",
+        "agent_name": "",
+        "request_class": "main",
+        "requested_model": "claude-opus-4-7",
+        "model": "claude-opus-4-7",
+        "status": "ok",
+        "stop_reason": "tool_use",
+        "attempts": 2,
+        "error_status": 529,
+        "input_tokens": 12,
+        "cache_read_tokens": 90_000,
+        "cache_creation_5m_tokens": 1_200,
+        "cache_creation_1h_tokens": 0,
+        "output_tokens": 456,
+        "cost_microusd": 1_200_000,
+        "unpriced_reason": "",
+        "arm": "canary",
+        "rule_id": "small",
+        "policy_version": 2,
+        "tools": [tool_row()],
+    }
+    return row | given
+
+
+def reach_rows() -> list[dict[str, Any]]:
+    shares = {
+        "total_input_tokens": (11, 0.0011, 0.00025),
+        "uncached_input_tokens": (9_997, 0.9997, 0.9991),
+        "new_tokens": (9_400, 0.94, 0.71),
+        "prompt_tokens": (9_990, 0.999, 0.98),
+    }
+    return [
+        {
+            "rule_id": "small",
+            "measure": measure,
+            "turns": turns,
+            "turn_share": turn_share,
+            "cost_share": cost_share,
+        }
+        for measure, (turns, turn_share, cost_share) in shares.items()
+    ]
+
+
+def policy_document(name: str = "classic", threshold: int = 10_000) -> dict[str, Any]:
+    return {
+        "schema": "turnwise.policy/1",
+        "name": name,
+        "description": "small requests to the small model",
+        "measure": "new_tokens",
+        "unit": "session",
+        "rules": [
+            {
+                "id": "small",
+                "when": [{"field": "input_tokens", "op": "<", "value": threshold}],
+                "set": {"model": "claude-haiku-4-5", "effort": ""},
+            }
+        ],
+        "default": {"model": "claude-opus-4-7"},
+        "estimator": {"kind": "chars", "chars_per_token": 3.3, "image_tokens": 1600},
+        "guards": {"max_context_tokens": {"claude-haiku-4-5": 180_000}, "tool_loop_lock": True},
+    }
+
+
+def estimate(**given: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "policy_digest": "sha256:" + "ab" * 32,
+        "sessions": 400,
+        "turns": 12_000,
+        "logged_cost_microusd": 90_000_000,
+        "incumbent_cost_microusd": 91_000_000,
+        "candidate_cost_microusd": 70_000_000,
+        "naive_cost_microusd": 30_000_000,
+        "rerouted_turns": 3_000,
+        "reach": reach_rows(),
+        "quality": {
+            "value": {"estimate": 0.81, "low": 0.78, "high": 0.84},
+            "difference": {"estimate": -0.004, "low": -0.02, "high": 0.012},
+            "snips": 0.8,
+            "sessions": 380,
+            "effective_sample_size": 141.5,
+            "support": 0.97,
+            "refusals": ["too few sessions of team beta"],
+        },
+        "unpriced_turns": 3,
+        "saving_share": 0.2308,
+        "calibration_residual": 0.0111,
+    }
+    return document | given
+
+
+def run_document(**given: Any) -> dict[str, Any]:
+    trials = [
+        {
+            "number": number,
+            "parameters": {"measure": "new_tokens", "threshold": 1_000 * (number + 1)},
+            "policy": policy_document("found" if number == 7 else "trial", 1_000 * (number + 1)),
+            "saving_share": number * 0.03 - 0.05,
+            "quality_difference_low": None if number == 9 else 0.02 - number * number / 1_000,
+            "feasible": number < 8,
+            "on_front": number in (3, 5, 7),
+        }
+        for number in range(10)
+    ]
+    document: dict[str, Any] = {
+        "run_id": "run-2026-11-23-1",
+        "state": "finished",
+        "started_at_us": NOW_US - 60_000_000,
+        "finished_at_us": NOW_US,
+        "seed": 7,
+        "outcome": "A better policy was found: it saves 23.1 %.",
+        "trials_done": 10,
+        "table_versions": {"turns": 12, "scores": 4},
+        "incumbent": policy_document("as-requested"),
+        "found": policy_document("found", 8_000),
+        "selection": estimate(saving_share=0.27),
+        "test": estimate(),
+        "trials": trials,
+        "proposed_version": 2,
+    }
+    return document | given
+
+
+def policy_row(**given: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "version": 2,
+        "name": "found",
+        "digest": "sha256:" + "cd" * 32,
+        "state": "in_review",
+        "proposer": "optimizer:run-2026-11-23-1",
+        "created_at_us": NOW_US - 7_200_000_000,
+        "run_id": "run-2026-11-23-1",
+        "parent_version": 1,
+        "review_cycle": 3,
+        "measure": "new_tokens",
+        "unit": "session",
+        "words": ["new tokens < 8,000: claude-haiku-4-5", "Otherwise: claude-opus-4-7."],
+    }
+    return row | given
+
+
+def transition_rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "at_us": NOW_US - 7_200_000_000,
+            "version": 2,
+            "from": "",
+            "to": "proposed",
+            "actor": "optimizer:run-2026-11-23-1",
+            "reason": "proposed",
+            "review_cycle": 0,
+            "evidence": {},
+            "hash": "0" * 64,
+        },
+        {
+            "at_us": NOW_US - 3_600_000_000,
+            "version": 2,
+            "from": "proposed",
+            "to": "gate_passed",
+            "actor": "gate:offline",
+            "reason": "all checks passed",
+            "review_cycle": 0,
+            "evidence": {},
+            "hash": "1" * 64,
+        },
+    ]
+
+
+class FilledReadings:
+    """One of everything. ``given`` replaces parts of the session, run, policy and rollout."""
+
+    def __init__(self, **given: dict[str, Any]) -> None:
+        self.given = given
+        self.asked: list[tuple[str, Any]] = []
+
+    def overview(self) -> dict[str, Any]:
+        stages = ["collect", "lake", "evaluate", "cluster", "optimize", "publish", "roll out"]
+        return {
+            "as_of_us": NOW_US,
+            "stages": [
+                {
+                    "name": name,
+                    "label": name.capitalize(),
+                    "last_at_us": None if index == 6 else NOW_US - index * 60_000_000,
+                    "count": 1_234 * index,
+                    "note": "started with `turnwise serve`" if index == 6 else "",
+                    "url": "/sessions",
+                }
+                for index, name in enumerate(stages)
+            ],
+            "spend": {
+                "month": "2026-11",
+                "cost_microusd": 123_456_789,
+                "turns": 4_321,
+                "unpriced_turns": 5,
+            },
+            "waiting": [{"what": "Version 2 waits for a review", "url": "/policies/2"}],
+            "transitions": transition_rows(),
+            "policy": {
+                "serial": 9,
+                "arms": [
+                    {"name": "canary", "weight": 500, "policy_version": 2},
+                    {"name": "stable", "weight": 9_000, "policy_version": 1},
+                    {"name": "control", "weight": 500, "policy_version": 1},
+                ],
+            },
+        }
+
+    def list_sessions(self, **options: Any) -> dict[str, Any]:
+        self.asked.append(("list_sessions", options))
+        if options.get("developer") == "nobody":
+            return {"rows": [], "next": None}
+        rows = [
+            session_row(**self.given.get("session", {})),
+            session_row(
+                session_id="simulated-1",
+                org_path="simulated/alpha",
+                developer="dev-01",
+                cost_microusd=None,
+                unpriced_turns=2,
+                quality=None,
+                arm="",
+                policy_version=None,
+                scores={},
+            ),
+        ]
+        return {"rows": rows, "next": None if options.get("cursor") else "more"}
+
+    def show_session(self, session_id: str, *, content: bool = False) -> dict[str, Any]:
+        self.asked.append(("show_session", content))
+        row = session_row(**self.given.get("session", {}))
+        if session_id != row["session_id"]:
+            raise NotFound(f"No session {session_id!r}.", fix="`turnwise session list` names them.")
+        texts = self.given.get("texts", {})
+        prompt: dict[str, Any] = {
+            "prompt_id": "p1",
+            "at_us": NOW_US - 3_600_000_000,
+            "chars": 40,
+            "state": "present",
+            "from_human": True,
+        }
+        first = turn_row(**self.given.get("turn", {}))
+        second = turn_row(
+            turn_id="req_2",
+            agent_id="a1",
+            agent_name="Explore",
+            request_class="subagent",
+            model="unknown-model",
+            cost_microusd=None,
+            unpriced_reason="unknown model unknown-model",
+            attempts=1,
+            error_status=None,
+            status="refused",
+            stop_reason="",
+            rule_id="",
+            tools=[tool_row(inferred=True, name="", tool_use_id=""), tool_row(success=None)],
+        )
+        if content:
+            prompt["text"] = texts.get("prompt", "Please run the tests")
+            for turn in (first, second):
+                turn["texts"] = [texts.get("answer", "All tests pass.")]
+                turn["tools"] = [
+                    tool | {"input": "pytest -q", "output": texts.get("output", "1 failed")}
+                    for tool in turn["tools"]
+                ]
+        return {
+            "session": row,
+            "prompts": [prompt],
+            "turns": [first, second],
+            "scores": [
+                {
+                    "session_id": session_id,
+                    "evaluator": "faithfulness",
+                    "evaluator_version": "1",
+                    "value": 0.0,
+                    "unscored_reason": "",
+                    "coverage": 1.0,
+                    "findings": [
+                        {
+                            "verdict": "contradicted",
+                            "claim": texts.get("claim", "All tests pass."),
+                            "reason": "the last test run failed",
+                            "turn_id": "req_1",
+                            "evidence": ["toolu_1"],
+                        }
+                    ],
+                    "scored_at_us": NOW_US,
+                    "input_digest": "",
+                },
+                {
+                    "session_id": session_id,
+                    "evaluator": "code_correctness",
+                    "evaluator_version": "1",
+                    "value": None,
+                    "unscored_reason": "no test or build was run",
+                    "coverage": 0.0,
+                    "findings": [],
+                    "scored_at_us": NOW_US,
+                    "input_digest": "",
+                },
+            ],
+        }
+
+    def list_clusters(self) -> dict[str, Any]:
+        row = {
+            "cluster_id": "c1",
+            "label": "failing edits, many retries",
+            "sessions": 12,
+            "mean_score": 0.31,
+            "cost_microusd": 4_500_000,
+            "cost_share": 0.034,
+            "features": [
+                {"name": "tool_errors", "cluster_mean": 4.25, "overall_mean": 0.5},
+                {"name": "turns", "cluster_mean": 31.0, "overall_mean": 12.0},
+            ],
+            "exemplars": [SESSION_ID],
+        }
+        return {"rows": [row | self.given.get("cluster", {})], "next": None}
+
+    def reach_of_classic(self) -> dict[str, Any]:
+        return {"rows": reach_rows(), "next": None}
+
+    def list_runs(self) -> dict[str, Any]:
+        return {"rows": [run_document(**self.given.get("run", {}))], "next": None}
+
+    def show_run(self, run_id: str) -> dict[str, Any]:
+        return run_document(**self.given.get("run", {}))
+
+    def list_policies(self) -> dict[str, Any]:
+        first = policy_row(version=1, name="as-requested", state="active", run_id="")
+        return {"rows": [policy_row(**self.given.get("policy", {})), first], "next": None}
+
+    def show_policy(self, version: int) -> dict[str, Any]:
+        if version > 2:
+            raise NotFound(f"There is no policy version {version}.")
+        return policy_row(version=version) | {
+            "document": policy_document(),
+            "transitions": transition_rows(),
+            "gate": GATE,
+            "reach": reach_rows(),
+            **self.given.get("policy", {}),
+        }
+
+    def diff_policies(self, before: int, after: int) -> dict[str, Any]:
+        words = ["measure: total_input_tokens → new_tokens", "new rule small: …"]
+        return {"from": before, "to": after, "words": words, "changes": []}
+
+    def list_rollouts(self) -> dict[str, Any]:
+        return {"rows": [rollout_document(**self.given.get("rollout", {}))], "next": None}
+
+    def show_rollout(self, rollout_id: str) -> dict[str, Any]:
+        return rollout_document(**self.given.get("rollout", {}))
+
+    def spend(self, by: str, **options: Any) -> dict[str, Any]:
+        self.asked.append(("spend", {"by": by, **options}))
+        keys = {
+            "developer": ("developer", "ada@example.com"),
+            "session": ("session_id", SESSION_ID),
+            "repo": ("repository", "example/shop"),
+            "org": ("org_path", "simulated/alpha"),
+            "model": ("model", "claude-opus-4-7"),
+            "day": ("day", "2026-11-23"),
+        }
+        amounts = {
+            "turns": 10,
+            "input_tokens": 1_000,
+            "cache_read_tokens": 900_000,
+            "cache_creation_5m_tokens": 20_000,
+            "cache_creation_1h_tokens": 0,
+            "output_tokens": 5_000,
+        }
+        names = dict(keys[name] for name in by.split(","))
+        first = names | amounts | {"cost_microusd": 3_000_001, "unpriced_turns": 0}
+        second = names | amounts | {"cost_microusd": None, "unpriced_turns": 10}
+        return {"rows": [first, second], "next": None}
+
+
+GATE: dict[str, Any] = {
+    "policy_digest": "sha256:" + "cd" * 32,
+    "verdict": "passed",
+    "checks": [
+        {
+            "name": "saving",
+            "value": 0.2308,
+            "limit": 0.02,
+            "verdict": "passed",
+            "reason": "saves 23.08 % of cost, at least 2 %",
+        },
+        {
+            "name": "quality",
+            "value": None,
+            "limit": -0.02,
+            "verdict": "inconclusive",
+            "reason": "the log can't tell",
+        },
+    ],
+}
+
+
+def rollout_document(**given: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "rollout_id": "r-1",
+        "version": 2,
+        "state": "running",
+        "finished": False,
+        "sentence": "Undecided: difference −0.3 pt, 95 % CS −0.9 to +0.2, margin −2.0.",
+    }
+    return document | given
+
+
+NOTHING: dict[str, Any] = {"rows": [], "next": None}
+
+
+class EmptyReadings:
+    """A fresh installation: nothing was sent yet."""
+
+    def overview(self) -> dict[str, Any]:
+        filled = FilledReadings().overview()
+        stages = [stage | {"last_at_us": None, "count": 0} for stage in filled["stages"]]
+        spend = {"month": "2026-11", "cost_microusd": 0, "turns": 0, "unpriced_turns": 0}
+        empty = {"waiting": [], "transitions": [], "policy": None}
+        return filled | {"stages": stages, "spend": spend} | empty
+
+    def list_sessions(self, **options: Any) -> dict[str, Any]:
+        return NOTHING
+
+    def show_session(self, session_id: str, *, content: bool = False) -> dict[str, Any]:
+        raise NotFound(f"No session {session_id!r}.", fix="`turnwise session list` names them.")
+
+    def list_clusters(self) -> dict[str, Any]:
+        return NOTHING
+
+    def reach_of_classic(self) -> dict[str, Any]:
+        return NOTHING
+
+    def list_runs(self) -> dict[str, Any]:
+        return NOTHING
+
+    def show_run(self, run_id: str) -> dict[str, Any]:
+        raise NotFound(f"No run {run_id!r}.")
+
+    def list_policies(self) -> dict[str, Any]:
+        return NOTHING
+
+    def show_policy(self, version: int) -> dict[str, Any]:
+        raise NotFound(f"There is no policy version {version}.")
+
+    def diff_policies(self, before: int, after: int) -> dict[str, Any]:
+        raise NotFound(f"There is no policy version {before}.")
+
+    def list_rollouts(self) -> dict[str, Any]:
+        return NOTHING
+
+    def show_rollout(self, rollout_id: str) -> dict[str, Any]:
+        raise NotFound(f"No rollout {rollout_id!r}.")
+
+    def spend(self, by: str, **options: Any) -> dict[str, Any]:
+        return NOTHING
