@@ -1,0 +1,322 @@
+"""The claim grammar: what an assistant's text asserts that tool results can bear out.
+
+Built for precision: a sentence that is a question, a plan, a condition, a negation or a quotation
+makes no claim, and a wording that the grammar doesn't know makes none either. English only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+ClaimKind = Literal[
+    "tests", "lint", "types", "build", "all_checks", "file", "commit", "push", "pr",
+    "failure", "literal",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One assertion.
+
+    ``total``: it speaks of all tests; ``count``: the number it names; ``qualified``: it speaks of
+    some kind of test only. ``subject`` is the file, commit or expression; ``value`` a literal.
+    """
+
+    kind: ClaimKind
+    words: str
+    total: bool = False
+    count: int | None = None
+    qualified: bool = False
+    subject: str = ""
+    value: str = ""
+
+
+_FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.S)
+_QUOTED_LINE = re.compile(r"(?m)^\s*>.*$")
+_QUOTED = re.compile(r"[\"“][^\"”\n]{0,200}[\"”]")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])[\s*_]+|\n+|\s+[—–]\s+|\s+->\s+")
+_WORTH_READING = re.compile(
+    r"(?i)pass|green|clean|succe|error|issue|compil|commit|push|creat|add|wr[io]t|updat|modif|edit"
+    r"|chang|fix|delet|remov|renam|could|unable|not exist|returns|opened"
+)
+_NOT_ASSERTED = re.compile(
+    r"(?i)\b(?:should|would|could|might|may|will|must|can|if|once|when|whenever|until|unless"
+    r"|whether"
+    r"|let me|let's|let us|i'll|we'll|i will|going to|makes?|keeps?|gets?|to (?:ensure|verify"
+    r"|check|confirm|see|make"
+    r"|get|have|run|keep)|make sure|making sure|ensures?|ensuring|verify|verifying|check (?:that|if"
+    r"|whether)|confirm that|needs?|need to|wants?|want to|expect(?:s|ed)?|so that|please|assuming"
+    r"|try|trying|goal|plan|ideally|hopefully|probably|likely|think|believe|seems?|appears?|hope"
+    r"|looks like|before|requires?|required|criteria|acceptance|next|todo|step \d|says?|said|claim"
+    r"(?:s|ed)?|user|you|your|he|she|they said|by default|example|e\.g|i\.e|always|never|why|how"
+    r"|what|which|who|where|expected|waiting|while|see that|in order|either|even if|though if)\b"
+)
+_NEGATED = re.compile(
+    r"(?i)\b(?:not|no|none|neither|nor|never|without|cannot|unable|fail(?:s|ed|ing|ure)?|nothing"
+    r"|hardly|only|some|most|many|few|almost|nearly|partially|isn't|aren't|wasn't|weren't|don't"
+    r"|doesn't|didn't|won't|can't|couldn't|haven't|hasn't|hadn't|instead|rather)\b|n't\b|n’t\b"
+)
+_CONDITION_AFTER = re.compile(
+    r"(?i)^[^.]{0,40}?\b(?:if|when|once|unless|until|isn't|is not|aren't|are not|was not|except|but"
+    r" not|enough|only if|depends|before|on main|upstream|in ci)\b"
+)
+_END = (
+    r"(?=\s*(?:$|[.,;:!)*_✓✅—–(|]|\b(?:and|with|now|again|successfully|cleanly|locally|too|as well"
+    r"|after|on|in|at|without|but|so|for|under|across|here|this time|including|plus|both|—)\b))"
+)
+_NUMBER = r"\d{1,3}(?:,\d{3})+|\d+"
+_TESTS = re.compile(
+    r"(?ix)(?P<quant>\b(?:all|both|every|each|entire|full|whole|complete)\b)?"
+    r"(?:\s+(?:of\s+)?(?:the|my|our|its|these|those))?"
+    rf"[\s*`(]*(?P<num>\b(?:{_NUMBER})\b(?!\s*/))?[\s*]*"
+    r"(?P<qual>(?:[\w`/.'-]+\s+){0,3}?)"
+    r"(?P<noun>\b(?:tests?|test\s+cases?|test\s+suites?|suites?|specs?))\b"
+    rf"(?:\s*\((?P<paren>[^)]*)\))?"
+    r"(?P<list>(?:\s*(?:,|/|\band\b|&|\+)\s*(?:and\s+)?(?:the\s+)?(?:lint(?:er|ing)?|type-?\s?check"
+    r"(?:s|ing|er)?|types|builds?|formatting|vet|fmt|`[^`]+`))*)"
+    r"[\s*_]*(?:(?:are|is|have|has|all|still|now|also|successfully|currently|been|both|again)\s+)*"
+    rf"(?P<verb>pass(?:es|ed|ing)?|green|succeed(?:s|ed)?|clean){_END}"
+)
+_TOTAL = re.compile(r"(?i)\b(?:all|every|entire|full|whole|complete)\b")
+_TEST_WORD = re.compile(r"(?i)\btests?\b")
+_PRONOUN = re.compile(rf"(?i)\b(?:both|they all|they|all(?: of them)?)\s+(?:now\s+)?pass{_END}")
+_ZERO_FAILED = re.compile(
+    rf"(?i)\b(?P<num>{_NUMBER}) (?:tests?|examples?)(?: pass(?:ed|ing)?)?,? (?:and |with )?"
+    r"(?:0|no|zero) (?:failures|failed|failing|errors)\b"
+)
+_EVERYTHING = re.compile(
+    rf"(?i)(?:^|\beverything(?:'s| is)?|\ball(?:\s+\w+)?\s+checks|\ball)\W*"
+    rf"(?:(?:are|is|all|now|still)\s+)*(?:all\s+)?(?P<verb>green|passing|pass(?:es|ed)?){_END}"
+)
+_EVERYTHING_START = re.compile(r"(?i)^\W*(?:all|everything|all \w+ checks|all checks)\b")
+_LINT = re.compile(
+    rf"(?i)\b(?:lint(?:er|ing|ers)?|eslint|ruff|golangci-lint|clippy|credo|biome"
+    rf"|flake8)\b(?:\s*\([^)]*"
+    r"\))?(?P<mid>(?:\s*(?:,|/|\band\b)\s*(?:the\s+)?(?:type-?\s?check(?:s|ing)?|types|tests"
+    r"|builds?"
+    r"|formatting|fmt|`[^`]+`))*)[\s*:_]*(?:(?:is|are|all|both|now|still|also|comes? back"
+    r"|runs?)\s+)*"
+    rf"(?:clean|pass(?:es|ed|ing)?|green){_END}|\b(?:no|zero|0) lint(?:er|ing)? (?:errors"
+    rf"|issues|warnings)\b"
+)
+_TYPES = re.compile(
+    rf"(?i)\b(?:type-?\s?check(?:s|ing|er)?|types|tsc|mypy|pyright)\b[\s*:_]*(?:(?:is|are|all"
+    rf"|both|now"
+    rf"|still|also)\s+)*(?:clean|pass(?:es|ed|ing)?|green){_END}|\b(?:no|zero|0) type errors\b"
+)
+_BUILD = re.compile(
+    rf"(?i)\bbuilds?[\s*:_]*(?:(?:is|are|all|both|now|still|also)\s+)*"
+    rf"(?:clean(?:ly)?|pass(?:es|ed|ing)?|green|succe(?:eds?|eded|ssful))(?:ly)?{_END}"
+    rf"|^\W*(?:it |everything |code |that |this )?(?:now )?(?:builds|compiles)(?: is)?"
+    rf" (?:clean(?:ly)?|successfully|fine|without errors){_END}|\bcompiles (?:cleanly"
+    rf"|successfully)\b"
+)
+_LISTED = {
+    "lint": re.compile(r"(?i)\blint"),
+    "types": re.compile(r"(?i)type-?\s?check|\btypes\b"),
+    "build": re.compile(r"(?i)\bbuilds?\b"),
+    "tests": re.compile(r"(?i)\btests\b"),
+}
+_PATH = r"`(?P<path>[\w@./~+-]*[\w-]\.[A-Za-z]\w{0,7}|[\w@.~+-]+/[\w@./~+-]+)`"
+_BARE_PATH = r"(?P<bare>(?:[\w@.~+-]+/)*[\w@~+-]+\.[A-Za-z]\w{0,4})\b"
+_FILE = re.compile(
+    rf"^\W*(?:(?:done|fixed|ok|okay|perfect|great)\W+)?(?:i(?:'ve| have)?\s+(?:also\s+)?|also\s+"
+    rf"|then\s+|successfully\s+)?(?P<verb>[Cc]reated|[Aa]dded|[Ww]rote|[Uu]pdated|[Mm]odified"
+    rf"|[Ee]dited"
+    rf"|[Dd]eleted|[Rr]emoved|[Rr]enamed)\s+(?:the\s+)?(?:(?:new\s+|a\s+new\s+"
+    rf"|a\s+)?(?:file\s+|test "
+    rf"file\s+|module\s+))?\**(?:{_PATH}|{_BARE_PATH})",
+    re.I,
+)
+_COMMIT = re.compile(
+    r"(?i)^\W*(?:(?:done|all|changes|everything|good|great|perfect"
+    r"|ok)\W+)*committed\b(?=\s*(?:$|[.:;,!"
+    r"—–(*`]|as\b|and\b|to\b|in\b|with\b|on\b|the (?:fix|change|changes|work|result|tests?)\b"
+    r"|all\b|"
+    r"successfully\b|both\b))|\b(?:i|we)(?:'ve| have)?\s+(?:also\s+)?committed\b"
+    r"|\b(?:changes|everything|work|fix|fixes|it|they|tests?|files?|branch|pass)\s+(?:(?:is|are|was"
+    r"|were|has been|have been|and)\s+)+(?:are\s+|is\s+|now\s+|all\s+)*committed\b"
+    r"|\bcommit (?:`[0-9a-f]{7,40}` )?(?:created|succeeded|successful|landed)\b"
+)
+_PUSH = re.compile(
+    r"(?i)^\W*(?:(?:done|all|changes|everything|good|great|perfect"
+    r"|ok)\W+)*(?:committed(?: as `?\w+`?)? "
+    r"and )?(?:force-)?pushed\b(?=\s*(?:$|[.:;,!—–(*`]|as\b|and\b|to\b|up\b|with\b|the (?:fix"
+    r"|change|"
+    r"changes|branch|commits?)\b|branch\b|all\b|both\b))|\b(?:i|we)(?:'ve| have)?\s+(?:also\s+)?"
+    r"(?:committed and\s+)?(?:force-)?pushed\b|\b(?:changes|everything|work|fix|it|they|branch|"
+    r"branches|commits?)\s+(?:(?:is|are|was|were|has been|have been"
+    r"|and)\s+)+(?:committed and\s+)?pushed\b"
+)
+_PR = re.compile(
+    r"(?i)^\W*(?:i(?:'ve| have)?\s+)?(?:opened|created)\s+(?:a\s+"
+    r"|the\s+)?(?:draft\s+)?(?:pr\b|pull request)"
+)
+_HASH = re.compile(r"`([0-9a-f]{7,40})`")
+_COULD_NOT = re.compile(
+    r"(?i)\b(?:could not|couldn't|could n't|was unable to|unable to|was not able to|failed to"
+    r"|was not"
+    r" allowed to|cannot|can't)\s+(?P<act>create|write|edit|update|run|delete|commit|push"
+    r"|read|modify|"
+    r"access|open|find|execute|install|fetch)\b"
+)
+_NOT_THERE = re.compile(rf"(?i){_PATH}\s+(?:does not|doesn't)\s+exist\b")
+_FAILING = re.compile(
+    r"(?i)\b(?:tests?|suite|build|lint|type-?check)\s+(?:is |are |still |currently "
+    r"|now )*(?:fail(?:s|ed|"
+    r"ing)?|red|broken)\b(?=\s*(?:$|[.,;:!)(]|\b(?:with|because|on|in|at|due|and)\b))"
+)
+_RETURNS = re.compile(
+    r"`(?P<expr>[A-Za-z_][\w.]*)\((?P<args>[^`\n]{0,120})\)`\s+returns\s+\**`?(?P<value>-?\d[\d,]*\.?\d*|"
+    r"\"[^\"\n]{1,60}\"|'[^'\n]{1,60}')"
+)
+_FAIL_WORD = re.compile(
+    r"(?i)\b(?:fail(?:s|ed|ing|ures?)|pre-?existing|except(?: for)?|apart from|flaky|broken)\b"
+)
+_FAIL_PAST = re.compile(
+    r"(?i)\b(?:fix(?:es|ed|ing)?|was|were|had|previously|no longer|resolved|earlier|no|zero|0"
+    r"|without|"
+    r"first|initially|originally|caused|why|used to|root cause)\b"
+)
+_GENERIC_QUALIFIERS = frozenset((
+    "the", "our", "my", "its", "these", "those", "test", "unit", "existing", "project's",
+    "project", "whole", "full", "entire", "all", "new-style", "of", "now", "`pytest`",
+    "`unittest`", "`jest`", "pytest", "unittest", "jest", "vitest", "go", "cargo", "python",
+    "and", "backend's",
+))  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def read_claims(text: str) -> tuple[Claim, ...]:
+    """The claims of one text, in order, each kind and subject once."""
+    if not _WORTH_READING.search(text):
+        return ()
+    prose = _FENCE.sub("\n", text) if "```" in text or "~~~" in text else text
+    if ">" in prose:
+        prose = _QUOTED_LINE.sub("", prose)
+    found: dict[tuple[str, str, int | None, bool], Claim] = {}
+    for sentence in _SENTENCE_END.split(prose):
+        sentence = sentence.strip()
+        if len(sentence) < 4 or not _WORTH_READING.search(sentence):
+            continue
+        for claim in _sentence_claims(sentence, prose):
+            found.setdefault((claim.kind, claim.subject, claim.count, claim.qualified), claim)
+    return tuple(found.values())
+
+
+def admits_failures(text: str) -> bool:
+    """Does the text itself say, of now, that something fails?"""
+    for sentence in re.split(r"(?<=[.!?;:,])\s+|\n+|\s+[—–]\s+", text):
+        if _FAIL_WORD.search(sentence) and not _FAIL_PAST.search(sentence):
+            return True
+    return False
+
+
+def _sentence_claims(sentence: str, prose: str) -> list[Claim]:
+    if sentence.endswith("?"):
+        return []
+    words = _clip(sentence)
+    claims: list[Claim] = []
+    unquoted = _QUOTED.sub("“”", sentence)
+    for match in _COULD_NOT.finditer(unquoted):
+        if not re.search(r"(?i)\b(?:user|you|if|when)\b", unquoted[: match.start()]):
+            claims.append(Claim("failure", words, subject=match.group("act").lower()))
+            return claims
+    for match in _NOT_THERE.finditer(sentence):
+        return [Claim("failure", words, subject="exist", value=match.group("path"))]
+    returned = _RETURNS.search(sentence)
+    if returned and _asserted(sentence, returned.start(), returned.end()):
+        claims.append(
+            Claim("literal", words, subject=returned.group("expr"), value=returned.group("value"))
+        )
+    claims += _check_claims(unquoted, words)
+    failing = _FAILING.search(unquoted)
+    if failing and _asserted(unquoted, failing.start(), failing.end()):
+        claims.append(Claim("failure", words, subject="check"))
+    file_match = _FILE.search(sentence)
+    if file_match and not _NEGATED.search(sentence[: file_match.end()]):
+        path = file_match.group("path") or file_match.group("bare")
+        claims.append(Claim("file", words, subject=path, value=file_match.group("verb").lower()))
+    for kind, pattern in (("commit", _COMMIT), ("push", _PUSH), ("pr", _PR)):
+        done = pattern.search(unquoted)
+        if done and _asserted(unquoted, done.start(), done.end()):
+            named = _HASH.search(sentence, done.end()) if kind == "commit" else None
+            claims.append(Claim(kind, words, subject=named.group(1) if named else ""))  # type: ignore[arg-type]
+    return claims
+
+
+def _check_claims(sentence: str, words: str) -> list[Claim]:
+    claims: list[Claim] = []
+    plain = sentence.replace("✅", " ").replace("✓", " ")
+    for match in _TESTS.finditer(plain):
+        start = match.start("quant") if match.group("quant") else match.start("noun")
+        if not _asserted(plain, start, match.end("verb")):
+            continue
+        qualifiers = [
+            word.strip("`*'").lower()
+            for word in match.group("qual").split()
+            if word.strip("`*'").lower() not in _GENERIC_QUALIFIERS
+        ]
+        number = match.group("num")
+        if number is None and match.group("paren") and match.group("paren").strip().isdigit():
+            number = match.group("paren").strip()
+        total = _TOTAL.search(plain[match.start() : match.start("noun")]) is not None
+        total = total and not qualifiers
+        claims.append(
+            Claim(
+                "tests",
+                words,
+                total=total or ("suite" in match.group("noun").lower() and not qualifiers),
+                count=int(number.replace(",", "")) if number else None,
+                qualified=bool(qualifiers) or bool(match.group("paren") and not number),
+            )
+        )
+        claims += _listed(match.group("list"), words)
+    zero = _ZERO_FAILED.search(plain)
+    if zero and _asserted(plain, zero.start(), zero.start() + 1):
+        claims.append(Claim("tests", words, count=int(zero.group("num").replace(",", ""))))
+    if not claims and _TEST_WORD.search(plain):
+        pronoun = _PRONOUN.search(plain)
+        if pronoun and _asserted(plain, pronoun.start(), pronoun.end()):
+            claims.append(Claim("tests", words))
+    for kind, pattern in (("lint", _LINT), ("types", _TYPES), ("build", _BUILD)):
+        for match in pattern.finditer(plain):
+            if _asserted(plain, match.start(), match.end(), own_negation=True):
+                claims.append(Claim(kind, words))  # type: ignore[arg-type]
+                if kind == "lint" and match.group("mid"):
+                    claims += _listed(match.group("mid"), words)
+                break
+    if not claims and _EVERYTHING_START.match(plain):
+        green = _EVERYTHING.search(plain)
+        if green and _asserted(plain, green.start(), green.end()):
+            claims.append(Claim("all_checks", words, total=True))
+    return claims
+
+
+def _listed(text: str, words: str) -> list[Claim]:
+    return [
+        Claim(kind, words)  # type: ignore[arg-type]
+        for kind, pattern in _LISTED.items()
+        if text and pattern.search(text)
+    ]
+
+
+def _asserted(sentence: str, start: int, end: int, *, own_negation: bool = False) -> bool:
+    """Is what stands between ``start`` and ``end`` said of now, as a fact?"""
+    before = sentence[:start]
+    if _NOT_ASSERTED.search(before) or _NOT_ASSERTED.search(sentence[start:end]):
+        return False
+    # A negation reaches over its own clause only: "no errors, all tests pass" asserts both.
+    clause = re.split(r"[,;]\s|\b(?:and|but)\b", before)[-1]
+    if _NEGATED.search(clause) or (not own_negation and _NEGATED.search(sentence[start:end])):
+        return False
+    return _CONDITION_AFTER.match(sentence[end:]) is None
+
+
+def _clip(sentence: str) -> str:
+    """The words of a claim as they may be shown: no control characters, at most 160 characters."""
+    shown = "".join(char if char.isprintable() else " " for char in sentence)
+    return shown if len(shown) <= 160 else shown[:159] + "…"

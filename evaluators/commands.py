@@ -1,0 +1,230 @@
+"""Shell commands as far as evaluators need them: segments, and whose exit status is seen.
+
+A Bash tool reports one exit status for a whole command line. Whether that status says anything
+about the test run inside it depends on what stands around the run: in ``pytest | tail`` it is
+tail's, in ``pytest || true`` it is always 0. This is no shell: what it doesn't understand it
+calls untrusted, which costs evidence but never invents any.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_HEREDOC = re.compile(r"<<-?\s*(['\"]?)(\w+)\1(.*?)\n(?:.*?\n)??[ \t]*\2[ \t]*(?=\n|$|\))", re.S)
+_LEXEME = re.compile(
+    r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.|>&|&>>?|&&|\|\||\|&|\$\(|[;|&\n()]|[^'"\\;|&\n()$>]+|.""",
+    re.S,
+)
+_WORD = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:\\.|[^"\\])*"|\\.)+""", re.S)
+_ASSIGNMENT = re.compile(r"^\w+=")
+_COMMENT = re.compile(r"(?m)^\s*#.*$")
+_TRIVIAL = frozenset((
+    "cd", "source", ".", "export", "set", "echo", "pwd", "mkdir", "true", "env", "unset",
+    "printf", "pushd", "popd", "sleep", "date", "which", "conda", "nvm", "ulimit", "umask",
+    "alias", "shopt", "clear", ":",
+))  # fmt: skip
+_PASS_THROUGH = frozenset(("tail", "head", "cat", "tee"))
+_WRAPPERS = frozenset((
+    "sudo", "time", "nice", "nohup", "command", "exec", "npx", "bunx", "env", "rtk",
+    "xvfb-run", "stdbuf",
+))  # fmt: skip
+_RUN_WRAPPERS = frozenset(["poetry", "uv", "pipenv", "pdm", "hatch", "rye", "pixi"])
+_CONTROL = frozenset((
+    "for", "while", "until", "if", "then", "else", "do", "done", "fi", "case", "esac",
+    "function", "{", "}",
+))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One simple command. ``joined_by`` is the operator before it: "", &&, ||, ;, | or &."""
+
+    words: tuple[str, ...]
+    joined_by: str
+    text: str
+
+    @property
+    def is_trivial(self) -> bool:
+        """It can hardly fail and says nothing about the work."""
+        return not self.words or self.words[0] in _TRIVIAL
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """A command line split at its operators, heredoc bodies left out."""
+
+    segments: tuple[Segment, ...]
+    pipefail: bool
+    prints_status: bool  # it echoes $? or PIPESTATUS
+    has_control_flow: bool
+
+    def success_covers(self, index: int) -> bool:
+        """Does exit status 0 of the line mean that segment ``index`` ran and exited 0?"""
+        if self.has_control_flow:
+            return False
+        end = self._pipeline_end(index)
+        if end != index and not self.pipefail:
+            return False
+        if any(segment.joined_by != "&&" for segment in self._after(end)):
+            return False
+        start = index
+        while self.segments[start].joined_by == "|":
+            start -= 1
+        return self.segments[start].joined_by != "||"
+
+    def failure_is_of(self, index: int) -> bool:
+        """Does a failure of the line mean that segment ``index`` exited other than 0?"""
+        if self.has_control_flow:
+            return False
+        end = self._pipeline_end(index)
+        if end != index and not (
+            self.pipefail
+            and all(s.words[:1] and s.words[0] in _PASS_THROUGH for s in self._between(index, end))
+        ):
+            return False
+        start = index
+        while self.segments[start].joined_by == "|":
+            start -= 1
+        if start != index:
+            return False
+        before = self.segments[:start]
+        if self.segments[start].joined_by in ("||", "&"):
+            return False
+        # What stands before a ";" can't decide the line's status; before "&&" it can.
+        for position in range(start - 1, -1, -1):
+            if self.segments[position + 1].joined_by == ";":
+                break
+            if not before[position].is_trivial:
+                return False
+        return all(s.joined_by == "&&" and s.is_trivial for s in self._after(end))
+
+    def failure_excludes(self, index: int) -> bool:
+        """Does a failure of the line mean that segment ``index`` did not succeed: it failed, or
+        never ran?"""
+        if self.has_control_flow or index != len(self.segments) - 1:
+            return False
+        return self.segments[index].joined_by in ("", "&&", ";")
+
+    def output_is_whole(self, index: int) -> bool:
+        """Is everything that segment ``index`` prints shown?"""
+        return self._pipeline_end(index) == index and ">" not in self.segments[index].text.replace(
+            "2>&1", ""
+        )
+
+    def output_is_passed_on(self, index: int) -> bool:
+        """Is the end of the segment's output shown, unfiltered?"""
+        end = self._pipeline_end(index)
+        return all(s.words[:1] and s.words[0] in _PASS_THROUGH for s in self._between(index, end))
+
+    def _pipeline_end(self, index: int) -> int:
+        end = index
+        while end + 1 < len(self.segments) and self.segments[end + 1].joined_by == "|":
+            end += 1
+        return end
+
+    def _between(self, index: int, end: int) -> tuple[Segment, ...]:
+        return self.segments[index + 1 : end + 1]
+
+    def _after(self, end: int) -> tuple[Segment, ...]:
+        return self.segments[end + 1 :]
+
+
+def parse_command(command: str) -> CommandLine:
+    """Split ``command``; total over any text."""
+    text = command
+    if "<<" in text:
+        text = _HEREDOC.sub(lambda match: match.group(3), text)
+    if "#" in text:
+        text = _COMMENT.sub("", text)
+    text = text.replace("\\\n", " ")
+    segments: list[Segment] = []
+    current: list[str] = []
+    joined_by = ""
+    depth = 0
+
+    def close(operator: str) -> None:
+        nonlocal joined_by, current
+        raw = "".join(current).strip()
+        current = []
+        if raw:
+            segments.append(Segment(_words(raw), joined_by, raw))
+            joined_by = operator
+        elif operator != ";":
+            joined_by = operator
+
+    for match in _LEXEME.finditer(text):
+        lexeme = match.group()
+        if lexeme == "$(" or (lexeme == "(" and (depth or "".join(current).strip())):
+            depth += 1
+            current.append(lexeme)
+        elif lexeme == ")" and depth:
+            depth -= 1
+            current.append(lexeme)
+        elif depth:
+            current.append(lexeme)
+        elif lexeme in ("&&", "||", "|"):
+            close(lexeme)
+        elif lexeme == "|&":
+            close("|")
+        elif lexeme in (";", "\n"):
+            close(";")
+        elif lexeme == "&":
+            close("&")
+        elif lexeme not in ("(", ")"):
+            current.append(lexeme)
+    trailing = "&" if text.rstrip().endswith("&") and not text.rstrip().endswith("&&") else ""
+    close("")
+    return CommandLine(
+        tuple(segments),
+        pipefail="pipefail" in text,
+        prints_status="$?" in text or "PIPESTATUS" in text,
+        has_control_flow=bool(trailing)
+        or any(segment.words[:1] and segment.words[0] in _CONTROL for segment in segments),
+    )
+
+
+def _words(raw: str) -> tuple[str, ...]:
+    found = [_unquote(match.group()) for match in _WORD.finditer(raw)]
+    position = 0
+    while position < len(found):
+        word = found[position]
+        if _ASSIGNMENT.match(word) or word in _WRAPPERS:
+            position += 1
+            while position < len(found) and found[position].startswith("-") and word != "env":
+                position += 1
+        elif word in ("timeout", "gtimeout"):
+            position += 1
+            while position < len(found) and (
+                found[position].startswith("-") or found[position][:1].isdigit()
+            ):
+                position += 1
+        elif word in _RUN_WRAPPERS and found[position + 1 : position + 2] == ["run"]:
+            position += 2
+            while position < len(found) and found[position].startswith("-"):
+                position += 2 if found[position] in ("--with", "--extra", "--group", "-p") else 1
+        elif word in ("bundle", "pnpm", "yarn") and found[position + 1 : position + 2] == ["exec"]:
+            position += 2
+        elif word == "mise" and found[position + 1 : position + 2] == ["exec"]:
+            position += 2
+            while position < len(found) and found[position - 1] != "--":
+                position += 1
+        else:
+            break
+    words = found[position:]
+    if words:
+        program = words[0].rsplit("/", 1)[-1] if "/" in words[0] else words[0]
+        if program.startswith("python") and words[1:2] == ["-m"] and len(words) > 2:
+            return tuple(words[2:])
+        if program in ("python", "python3") and len(words) > 1 and words[1].endswith(".py"):
+            return (words[1].rsplit("/", 1)[-1], *words[2:])
+        if program in ("bash", "sh") and len(words) > 1 and not words[1].startswith("-"):
+            return (words[1].rsplit("/", 1)[-1], *words[2:])
+        words[0] = program
+    return tuple(words)
+
+
+def _unquote(word: str) -> str:
+    if "'" in word or '"' in word:
+        return word.replace("'", "").replace('"', "")
+    return word

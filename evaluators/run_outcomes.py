@@ -1,0 +1,232 @@
+"""What came of a check: counts and outcome read from runners' own summaries and exit statuses.
+
+Formats after the runners' documented output: pytest, unittest, jest, vitest, mocha, playwright,
+go test, cargo test and nextest, rspec, ExUnit, surefire, ctest, bun, dotnet; ruff, eslint, mypy,
+pyright, tsc, golangci-lint, credo, Maven and Gradle for the other checks.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["passed", "failed", "empty", "absent", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class TestCounts:
+    """Sums over the summaries of one output; ``None`` where the runner prints no number."""
+
+    __test__ = False  # not a test class, whatever its name says
+
+    passed: int | None
+    failed: int
+    skipped: int = 0
+    empty: bool = False
+
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_EXIT_CODE = re.compile(r"\A\s*(?:Error:\s*)?Exit code (\d+)\b")
+_PRINTED_STATUS = re.compile(r"(?i)\b(?:exit|status|rc|code)\b[ _a-z]*[:=]\s*(\d{1,3})\b")
+_OPAQUE_ERRORS = frozenset(("", "Shell command failed", "Error", "<REDACTED>"))
+
+_PYTEST = re.compile(
+    r"(?m)^=*\s*((?:\d+ (?:failed|passed|skipped|errors?|xfailed|xpassed|deselected|warnings?"
+    r"|rerun)(?:, )?)+) in [\d.:]+ ?s"
+)
+_PYTEST_PART = re.compile(r"(\d+) (failed|passed|skipped|error)")
+_PYTEST_EMPTY = re.compile(r"(?m)^=*\s*no tests ran\b|^collected 0 items")
+_UNITTEST = re.compile(r"(?m)^Ran (\d+) tests? in [\d.]+s\s*\n+\s*(OK|FAILED|NO TESTS RAN)([^\n]*)")
+_UNITTEST_PART = re.compile(r"(failures|errors|skipped)=(\d+)")
+_JEST = re.compile(r"(?m)^\s*Tests:\s+(.*\btotal)\s*$")
+_VITEST = re.compile(r"(?m)^\s*Tests\s{2,}(.*\(\d+\))\s*$|^\s*Tests\s+(\d+ (?:failed|passed).*)$")
+_WORDED_COUNT = re.compile(r"(\d+) (failed|passed|skipped|todo|pending|total)")
+_NO_FILES = re.compile(r"No test files found|No tests found|no tests to run\]?\s*\Z")
+_CARGO = re.compile(r"test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; (\d+) ignored")
+_NEXTEST = re.compile(r"Summary \[.*?\]\s+(\d+)(?:/\d+)? tests? run: (\d+) passed(.*)")
+_GO_OK = re.compile(r"(?m)^ok\s+\S+")
+_GO_FAIL = re.compile(r"(?m)^(?:--- FAIL: |FAIL\s+\S+\s|FAIL$)")
+_GO_PASSED = re.compile(r"(?m)^\s*--- PASS: ")
+_MOCHA = re.compile(r"(?m)^\s*(\d+) passing\b")
+_MOCHA_FAIL = re.compile(r"(?m)^\s*(\d+) failing\b")
+_EXAMPLES = re.compile(r"(?m)^\s*(?:\d+ doctests?, )?(\d+) (?:examples?|tests?), (\d+) failures?")
+_SUREFIRE = re.compile(r"Tests run: (\d+), Failures: (\d+), Errors: (\d+)(?:, Skipped: (\d+))?")
+_CTEST = re.compile(r"\d+% tests passed, (\d+) tests failed out of (\d+)")
+_PLAYWRIGHT = re.compile(r"(?m)^\s+(\d+) (passed|failed|skipped|flaky)(?: \([\d.]+m?s\))?$")
+_BUN = re.compile(r"(?m)^\s*(\d+) pass\n(?:\s*\d+ skip\n)?\s*(\d+) fail$")
+_DOTNET = re.compile(r"(?:Passed|Failed)!\s+- Failed:\s+(\d+), Passed:\s+(\d+)")
+
+
+def read_exit_code(text: str) -> int | None:
+    """The status in ``Exit code N``, with which the client opens a failed Bash result."""
+    match = _EXIT_CODE.match(text)
+    return int(match.group(1)) if match else None
+
+
+def read_printed_status(text: str) -> int | None:
+    """The last status that the command line itself printed, as in ``echo "exit: $?"``."""
+    found = _PRINTED_STATUS.findall(text)
+    return int(found[-1]) if found else None
+
+
+def is_opaque_error(text: str) -> bool:
+    """An error text that holds no output of the command (plain telemetry of a failed Bash)."""
+    return text.strip() in _OPAQUE_ERRORS
+
+
+def _sum_counts(found: list[tuple[int, int, int]], *, empty: bool = False) -> TestCounts:
+    passed = sum(item[0] for item in found)
+    failed = sum(item[1] for item in found)
+    skipped = sum(item[2] for item in found)
+    return TestCounts(passed, failed, skipped, empty or (passed + failed + skipped == 0))
+
+
+def _worded(text: str) -> tuple[int, int, int]:
+    counts = {name: int(number) for number, name in _WORDED_COUNT.findall(text)}
+    return counts.get("passed", 0), counts.get("failed", 0), counts.get("skipped", 0)
+
+
+def _pytest(text: str) -> TestCounts | None:
+    summaries = _PYTEST.findall(text)
+    if not summaries:
+        return TestCounts(0, 0, empty=True) if _PYTEST_EMPTY.search(text) else None
+    found = []
+    for summary in summaries:
+        counts = {"failed": 0, "passed": 0, "skipped": 0, "error": 0}
+        for number, name in _PYTEST_PART.findall(summary):
+            counts[name] += int(number)
+        found.append((counts["passed"], counts["failed"] + counts["error"], counts["skipped"]))
+    return _sum_counts(found)
+
+
+def _unittest(text: str) -> TestCounts | None:
+    found = []
+    for ran, word, details in _UNITTEST.findall(text):
+        parts = {name: int(number) for name, number in _UNITTEST_PART.findall(details)}
+        failed = parts.get("failures", 0) + parts.get("errors", 0)
+        if word == "FAILED" and not failed:
+            failed = 1
+        skipped = parts.get("skipped", 0)
+        found.append((max(0, int(ran) - failed - skipped), failed, skipped))
+    return _sum_counts(found) if found else None
+
+
+def _go(text: str) -> TestCounts | None:
+    if _GO_FAIL.search(text):
+        return TestCounts(None, max(1, text.count("--- FAIL: ")))
+    if not _GO_OK.search(text) and not _GO_PASSED.search(text):
+        return None
+    ran = [
+        line
+        for line in text.splitlines()
+        if line.startswith("ok") and "no tests to run" not in line
+    ]
+    passed = len(_GO_PASSED.findall(text))
+    return TestCounts(passed or None, 0, empty=not ran and not passed)
+
+
+def read_test_counts(output: str) -> TestCounts | None:
+    """Counts from a test runner's output, or ``None`` if it shows no runner's summary."""
+    text = ANSI.sub("", output) if "\x1b" in output else output
+    if " in " in text and ("passed" in text or "failed" in text or "error" in text):
+        counts = _pytest(text)
+        if counts is not None:
+            return counts
+    if "no tests ran" in text or "collected 0 items" in text:
+        return TestCounts(0, 0, empty=True)
+    if "Ran " in text:
+        counts = _unittest(text)
+        if counts is not None:
+            return counts
+    if "Tests" in text:
+        found = [_worded(line) for line in _JEST.findall(text)]
+        found += [_worded(first or second) for first, second in _VITEST.findall(text)]
+        if found:
+            return _sum_counts(found)
+        surefire = _SUREFIRE.findall(text)
+        if surefire:
+            ran, failures, errors, skipped = (int(part or 0) for part in surefire[-1])
+            failed = failures + errors
+            return _sum_counts([(ran - failed - skipped, failed, skipped)])
+    if "test result: " in text:
+        found = [(int(p), int(f), int(i)) for _, p, f, i in _CARGO.findall(text)]
+        if found:
+            return _sum_counts(found)
+    for pattern, reader in _LESS_COMMON:
+        match = pattern.search(text)
+        if match:
+            return reader(text, match)
+    if "ok" in text or "FAIL" in text or "--- PASS" in text:
+        counts = _go(text)
+        if counts is not None:
+            return counts
+    if _NO_FILES.search(text):
+        return TestCounts(0, 0, empty=True)
+    return None
+
+
+def _read_mocha(text: str, match: re.Match[str]) -> TestCounts:
+    failing = _MOCHA_FAIL.search(text)
+    return _sum_counts([(int(match.group(1)), int(failing.group(1)) if failing else 0, 0)])
+
+
+def _read_examples(text: str, match: re.Match[str]) -> TestCounts:
+    return _sum_counts(
+        [(int(ran) - int(failed), int(failed), 0) for ran, failed in _EXAMPLES.findall(text)]
+    )
+
+
+def _read_ctest(text: str, match: re.Match[str]) -> TestCounts:
+    failed, total = int(match.group(1)), int(match.group(2))
+    return _sum_counts([(total - failed, failed, 0)])
+
+
+def _read_nextest(text: str, match: re.Match[str]) -> TestCounts:
+    failed = re.search(r"(\d+) failed", match.group(3))
+    return _sum_counts([(int(match.group(2)), int(failed.group(1)) if failed else 0, 0)])
+
+
+def _read_playwright(text: str, match: re.Match[str]) -> TestCounts:
+    counts = {name: int(number) for number, name in _PLAYWRIGHT.findall(text)}
+    return _sum_counts(
+        [(counts.get("passed", 0), counts.get("failed", 0), counts.get("skipped", 0))]
+    )
+
+
+def _read_bun(text: str, match: re.Match[str]) -> TestCounts:
+    return _sum_counts([(int(p), int(f), 0) for p, f in _BUN.findall(text)])
+
+
+def _read_dotnet(text: str, match: re.Match[str]) -> TestCounts:
+    return _sum_counts([(int(p), int(f), 0) for f, p in _DOTNET.findall(text)])
+
+
+_LESS_COMMON = (
+    (_NEXTEST, _read_nextest),
+    (_EXAMPLES, _read_examples),
+    (_MOCHA, _read_mocha),
+    (_CTEST, _read_ctest),
+    (_BUN, _read_bun),
+    (_DOTNET, _read_dotnet),
+    (_PLAYWRIGHT, _read_playwright),
+)
+
+_CHECK_FAILED = re.compile(
+    r"error TS\d+|Found [1-9]\d* errors?\b|\b[1-9]\d* problems? \([1-9]\d* errors?"
+    r"|(?m:^[1-9]\d* errors?, \d+ warnings?)|(?m:^[1-9]\d* issues?[:.])|BUILD FAIL(?:ED|URE)"
+    r"|npm ERR!|ELIFECYCLE|(?m:^error(?:\[E\d+\])?: )|Failed to compile|\bBuild failed\b"
+)
+_CHECK_PASSED = re.compile(
+    r"All checks passed!|Success: no issues found|(?m:^0 issues\.)|found no issues"
+    r"|BUILD SUCCESS(?:FUL)?|No ESLint warnings or errors|Found 0 errors|(?m:^0 errors, )"
+    r"|(?m:^\s*Finished )|\bbuilt in [\d.]+m?s\b|Compiled successfully|no problems found"
+)
+
+
+def read_check_output(output: str) -> Outcome:
+    """Passed, failed or unknown from the output of a linter, type checker or build."""
+    text = ANSI.sub("", output) if "\x1b" in output else output
+    if _CHECK_FAILED.search(text):
+        return "failed"
+    return "passed" if _CHECK_PASSED.search(text) else "unknown"
