@@ -8,6 +8,7 @@ from loop.service.simulation.client_records import Agent, ClientRecords, Served
 from loop.service.simulation.draws import between, digest, draw, identifier
 from loop.service.simulation.model_client import ModelClient
 from loop.service.simulation.parameters import FleetParameters
+from loop.service.simulation.plans import SessionPlan
 from loop.service.simulation.request_bodies import (
     MessageLog,
     opening_content,
@@ -15,25 +16,13 @@ from loop.service.simulation.request_bodies import (
     request_headers,
 )
 from loop.service.simulation.skill import difficulty
-from loop.service.simulation.tasks import Task, limit_of
+from loop.service.simulation.tasks import limit_of
 from loop.service.simulation.telemetry import SessionTelemetry
 from loop.service.simulation.tool_records import ToolUse, record_tool
 from loop.service.simulation.workspace import ToolOutcome, Workspace
 
 MAX_REQUESTS = 16  # of one agent; the scripts end well before
 _LONG_PAUSE_SECONDS = (310.0, 900.0)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionPlan:
-    """Everything about a session that is settled before it starts. Times in UTC microseconds."""
-
-    session_id: str
-    developer: int
-    repository: str
-    task: Task
-    start_at_us: int
-    end_at_us: int  # nothing of the session happens later
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +63,14 @@ class ClientSession:
         self._parameters = parameters
         self._client = client
         self._clock = SessionClock(plan.start_at_us, plan.end_at_us)
-        self._workspace = Workspace(plan.repository, parameters)
-        self._resource = developer_resource(plan.developer, parameters)
+        self._workspace = Workspace(plan.repository, plan.task.path, parameters)
+        self._resource = plan.resource(parameters)
+        self._attribution = {
+            "X-Cost-Center": self._resource["cost_center"],
+            "X-Team": self._resource["team.id"],
+            "x-tw-org": plan.org_path(parameters),
+            "x-tw-repo": plan.repository_url,
+        }
         self._device_id = digest(64, "device", plan.developer)
         self.telemetry = SessionTelemetry(
             self._resource,
@@ -87,7 +82,7 @@ class ClientSession:
                 "terminal.type": "xterm",
             },
             {
-                "vcs.repository.url.full": f"https://github.com/simulated/{plan.repository}",
+                "vcs.repository.url.full": plan.repository_url,
                 "vcs.owner.name": "simulated",
                 "vcs.repository.name": plan.repository,
                 "vcs.provider.name": "github",
@@ -134,7 +129,7 @@ class ClientSession:
         task, repository = self._plan.task, self._plan.repository
         if task.kind == "lookup":
             return said.startswith(f"`LIMIT` is {limit_of(repository, task.path)} ")
-        return self._workspace.is_mended(task.path)
+        return self._workspace.is_mended()
 
     async def _converse(self, agent: Agent, prompt: str) -> tuple[Served, int]:
         """The agent loop: the last answer and the number of tools used."""
@@ -186,7 +181,7 @@ class ClientSession:
             self._plan.session_id,
             self._records.prompt_id,
             traceparent,
-            self._resource,
+            self._attribution,
             agent.agent_id,
         )
         served = await self._client.send(body, headers, self._pass_request, self._clock.now_us)
@@ -242,15 +237,3 @@ class ClientSession:
         times_us = (started_us, self._clock.now_us)
         self._records.subagent_completed(agent, last, tools, times_us)
         return ToolOutcome(last.text or last.error, succeeded=last.status == 200)
-
-
-def developer_resource(developer: int, parameters: FleetParameters) -> dict[str, str]:
-    """What ``OTEL_RESOURCE_ATTRIBUTES`` of a simulated developer holds."""
-    team = parameters.teams[developer % len(parameters.teams)]
-    return {
-        "department": "simulated",
-        "team.id": team,
-        "cost_center": f"sim-cc-{developer % (2 * len(parameters.teams)):02d}",
-        "enduser.id": f"sim-dev-{developer:03d}@example.com",
-        "turnwise.simulated": "true",
-    }

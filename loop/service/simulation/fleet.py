@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from loop.domain.errors import BadInput
-from loop.service.simulation.client_session import ClientSession, SessionOutcome, SessionPlan
-from loop.service.simulation.draws import draw, identifier, pick
+from loop.service.simulation.client_session import ClientSession, SessionOutcome
+from loop.service.simulation.draws import draw
 from loop.service.simulation.http_connection import HttpConnection
 from loop.service.simulation.model_client import ModelClient
 from loop.service.simulation.parameters import FleetParameters
-from loop.service.simulation.tasks import make_task
+from loop.service.simulation.plans import SessionPlan, plan_session
 from loop.service.simulation.telemetry import SessionTelemetry
 from loop.service.simulation.telemetry_export import TelemetryExport
 
@@ -103,7 +103,13 @@ class Fleet:
         step = (end_at_us - room_us - start_at_us) / max(count, 1)
         first, self._next = self._next, self._next + count
         return [
-            self._plan_one(number, int(start_at_us + step * place), step, end_at_us)
+            plan_session(
+                self.parameters,
+                self._seed,
+                number,
+                int(start_at_us + step * (place + draw("start", self._seed, number))),
+                end_at_us,
+            )
             for place, number in enumerate(range(first, first + count))
         ]
 
@@ -170,15 +176,3 @@ class Fleet:
         tally.requests += client.requests
         tally.exports += export.exports
         tally.resends += export.resends
-
-    def _plan_one(self, number: int, at_us: int, step_us: float, end_at_us: int) -> SessionPlan:
-        names = ("session", self._seed, number)
-        developer = int(draw("developer", *names) * self.parameters.developers)
-        return SessionPlan(
-            session_id=identifier(*names),
-            developer=developer,
-            repository=pick(self.parameters.repositories, "repository", *names),
-            task=make_task(self.parameters, *names),
-            start_at_us=at_us + int(draw("start", *names) * step_us),
-            end_at_us=end_at_us,
-        )

@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 
 from loop.domain.policies import Route, RouteRequest, RoutingPolicy, decide, unit_key
-from loop.service.simulation.draws import pick
 from loop.service.simulation.parameters import FleetParameters
+from loop.service.simulation.plans import SessionPlan, plan_session
 from loop.service.simulation.request_bodies import effort_of, first_body_chars
 from loop.service.simulation.skill import difficulty, solve_probability
-from loop.service.simulation.tasks import Task, make_task
+from loop.service.simulation.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,16 @@ def expected_quality(
 ) -> ExpectedQuality:
     """Averages the exact probability of a solution over ``samples`` random tasks.
 
-    ``policy=None`` is the requested model for everything. Requests are sized as the gateway's
+    ``policy=None`` is the requested model for everything. The tasks are those of the first
+    ``samples`` sessions of a fleet with that seed. Requests are sized as the gateway's
     estimator would size them, from the characters of the body.
     """
     total = squares = 0.0
     models: dict[str, int] = {}
     for number in range(samples):
-        names = ("ground-truth", seed, number)
-        task = make_task(parameters, *names)
-        repository = pick(parameters.repositories, "repository", *names)
-        first, second = _models_of(policy, task, repository, parameters)
-        probability = _solve_probability(task, first, second, parameters)
+        plan = plan_session(parameters, seed, number, 0, 0)
+        first, second = _models_of(policy, plan, parameters)
+        probability = _solve_probability(plan.task, first, second, parameters)
         total += probability
         squares += probability * probability
         models[first] = models.get(first, 0) + 1
@@ -67,7 +66,7 @@ def _solve_probability(task: Task, first: str, second: str, parameters: FleetPar
 
 
 def _models_of(
-    policy: RoutingPolicy | None, task: Task, repository: str, parameters: FleetParameters
+    policy: RoutingPolicy | None, plan: SessionPlan, parameters: FleetParameters
 ) -> tuple[str, str]:
     """The models that make the first and the second attempt of a session under a policy."""
     if policy is None:
@@ -77,7 +76,7 @@ def _models_of(
     models = []
     # the first request, then the ones that write: after the file was read, after the tests failed
     for index, grown_chars in enumerate((0, file_chars, file_chars + 1_000)):
-        request = _request(policy, task, repository, parameters, index, grown_chars)
+        request = _request(policy, plan, parameters, index, grown_chars)
         key = unit_key(policy, request)
         kept[key] = decide(policy, request, kept.get(key))
         models.append(kept[key].model)
@@ -86,25 +85,25 @@ def _models_of(
 
 def _request(
     policy: RoutingPolicy,
-    task: Task,
-    repository: str,
+    plan: SessionPlan,
     parameters: FleetParameters,
     index: int,
     grown_chars: int,
 ) -> RouteRequest:
     per_token = policy.estimator.chars_per_token
-    total = first_body_chars(len(task.text), parameters) + grown_chars
+    total = first_body_chars(len(plan.task.text), parameters) + grown_chars
     new = total if index == 0 else grown_chars
     return RouteRequest(
         requested_model=parameters.requested_model,
-        session_id="ground-truth",
-        repository=f"simulated/{repository}",
+        session_id=plan.session_id,
+        org_path=plan.org_path(parameters),
+        repository=plan.repository_url,
         effort=effort_of(parameters.requested_model),
         turn_index=index,
         total_input_tokens=int(total / per_token),
         uncached_input_tokens=0,
         new_tokens=int(new / per_token),
-        prompt_tokens=int(len(task.text) / per_token),
+        prompt_tokens=math.ceil(len(plan.task.text) / per_token),
         starts_user_turn=index == 0,
         in_tool_loop=index > 0,
     )

@@ -28,17 +28,54 @@ class ModelSkill:
     """Largest input that it accepts."""
     max_output_tokens: int
     """Largest ``max_tokens`` that it accepts."""
-    takes_adaptive_thinking: bool
-    """Takes ``thinking.type=adaptive`` and ``output_config.effort``."""
-    takes_thinking_budget: bool
-    """Takes ``thinking.type=enabled`` with a budget."""
+    thinking: tuple[str, ...]
+    """Values of ``thinking.type`` that it accepts, beside none at all."""
+    efforts: tuple[str, ...]
+    """Values of ``output_config.effort`` that it accepts."""
+    takes_sampling: bool
+    """Accepts ``temperature``, ``top_p`` and ``top_k``."""
 
 
 def _skills() -> dict[str, ModelSkill]:
+    budget, adaptive = "enabled", "adaptive"
+    efforts = ("low", "medium", "high")
     return {
-        OPUS: ModelSkill(1.25, 0.12, 0.96, 0.15, 7.0, 1_000_000, 128_000, True, False),
-        SONNET: ModelSkill(0.95, 0.12, 0.95, 0.25, 5.0, 1_000_000, 128_000, True, True),
-        HAIKU: ModelSkill(0.58, 0.07, 0.96, 0.45, 3.0, 200_000, 64_000, False, True),
+        OPUS: ModelSkill(
+            ability=1.25,
+            spread=0.12,
+            ceiling=0.96,
+            unfaithful_share=0.15,
+            seconds_per_request=7.0,
+            context_tokens=1_000_000,
+            max_output_tokens=128_000,
+            thinking=(adaptive,),
+            efforts=(*efforts, "xhigh"),
+            takes_sampling=False,
+        ),
+        SONNET: ModelSkill(
+            ability=0.95,
+            spread=0.12,
+            ceiling=0.95,
+            unfaithful_share=0.25,
+            seconds_per_request=5.0,
+            context_tokens=200_000,
+            max_output_tokens=64_000,
+            thinking=(adaptive, budget),
+            efforts=efforts,
+            takes_sampling=True,
+        ),
+        HAIKU: ModelSkill(
+            ability=0.58,
+            spread=0.07,
+            ceiling=0.96,
+            unfaithful_share=0.45,
+            seconds_per_request=3.0,
+            context_tokens=200_000,
+            max_output_tokens=64_000,
+            thinking=(budget,),
+            efforts=(),
+            takes_sampling=True,
+        ),
     }
 
 

@@ -97,20 +97,18 @@ def request_headers(
     session_id: str,
     prompt_id: str,
     traceparent: str,
-    identity: dict[str, str],
+    attribution: dict[str, str],
     agent_id: str = "",
 ) -> dict[str, str]:
-    """Headers with gateway hints on, and the two that this customer adds for attribution."""
+    """Headers with gateway hints on; ``attribution`` are those that the customer adds."""
     headers = {
         "Accept": "application/json",
         "Content-Type": "application/json",
         "User-Agent": f"claude-cli/{CLIENT_VERSION} (external, sdk-cli)",
         "X-Claude-Code-Session-Id": session_id,
-        "X-Cost-Center": identity["cost_center"],
         "X-Stainless-Lang": "js",
         "X-Stainless-Package-Version": "0.128.0",
         "X-Stainless-Retry-Count": "0",
-        "X-Team": identity["team.id"],
         "X-Turnwise-Simulated": "true",
         "anthropic-beta": BETAS,
         "anthropic-dangerous-direct-browser-access": "true",
@@ -120,6 +118,7 @@ def request_headers(
         "x-app": "cli",
         "x-claude-code-prompt-id": prompt_id,
         "x-claude-code-request-class": "subagent" if agent_id else "main",
+        **attribution,
     }
     if agent_id:
         headers |= {"x-claude-code-agent-id": agent_id, "x-claude-code-agent-type": "Explore"}

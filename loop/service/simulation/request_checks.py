@@ -67,23 +67,31 @@ def _check_parameters(document: Mapping[str, Any], model: str, skill: ModelSkill
             f"max_tokens: {max_tokens} > {skill.max_output_tokens}, which is the maximum allowed "
             f"number of output tokens for {model}"
         )
-    thinking = document.get("thinking") or {}
-    kind = thinking.get("type", "disabled")
-    if kind == "adaptive" and not skill.takes_adaptive_thinking:
-        raise _invalid("adaptive thinking is not supported on this model")
-    if kind == "enabled":
-        if not skill.takes_thinking_budget:
-            raise _invalid(
-                '"thinking.type.enabled" is not supported for this model. Use '
-                '"thinking.type.adaptive" and "output_config.effort" to control thinking behavior.'
-            )
-        if not 1024 <= thinking.get("budget_tokens", 0) < max_tokens:
-            raise _invalid(
-                "`max_tokens` must be greater than `thinking.budget_tokens`, which must be at "
-                "least 1024"
-            )
-    if "effort" in (document.get("output_config") or {}) and not skill.takes_adaptive_thinking:
+    _check_thinking(document.get("thinking") or {}, max_tokens, skill)
+    effort = (document.get("output_config") or {}).get("effort")
+    if effort is not None and not skill.efforts:
         raise _invalid("This model does not support the effort parameter.")
+    if effort is not None and effort not in skill.efforts:
+        raise _invalid(f"output_config.effort: '{effort}' is not supported on this model")
+    sampling = [name for name in ("temperature", "top_p", "top_k") if name in document]
+    if sampling and not skill.takes_sampling:
+        raise _invalid(f"{sampling[0]}: not supported on this model")
+
+
+def _check_thinking(thinking: Mapping[str, Any], max_tokens: int, skill: ModelSkill) -> None:
+    kind = thinking.get("type", "disabled")
+    if kind == "adaptive" and kind not in skill.thinking:
+        raise _invalid("adaptive thinking is not supported on this model")
+    if kind == "enabled" and kind not in skill.thinking:
+        raise _invalid(
+            '"thinking.type.enabled" is not supported for this model. Use '
+            '"thinking.type.adaptive" and "output_config.effort" to control thinking behavior.'
+        )
+    if kind == "enabled" and not 1024 <= thinking.get("budget_tokens", 0) < max_tokens:
+        raise _invalid(
+            "`max_tokens` must be greater than `thinking.budget_tokens`, which must be at least "
+            "1024"
+        )
 
 
 def _invalid(message: str) -> Rejection:

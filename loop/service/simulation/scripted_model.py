@@ -22,8 +22,8 @@ from loop.service.simulation.tasks import (
     function_of,
     kind_of,
     path_in,
+    test_file_of,
 )
-from loop.service.simulation.workspace import test_file_of
 
 MAX_ATTEMPTS = 2
 _LIMIT = re.compile(r"^\d+\tLIMIT = (\d+)$", re.MULTILINE)
@@ -99,7 +99,7 @@ def next_reply(
     if last is None:
         return writer.begin()
     if last.name == "Read" and not conversation.calls("Edit"):
-        return writer.answer() if kind_of(conversation.task_text) == "lookup" else writer.edit(1)
+        return writer.after_read()
     if last.name == "Edit":
         return writer.test() if not last.is_error else writer.edit(writer.attempts)
     if last.name == "Bash" and conversation.calls("Edit"):
@@ -145,6 +145,15 @@ class _Writer:
     def read(self, text: str = "I'll read the code first.") -> Reply:
         return Reply(text, "Read", {"file_path": f"{self.conversation.root}/{self.path}"})
 
+    def after_read(self) -> Reply:
+        kind = kind_of(self.conversation.task_text)
+        if kind == "lookup":
+            return self.answer()
+        if kind == "change" and len(self.conversation.calls("Read")) == 1:
+            tests = f"{self.conversation.root}/{test_file_of(self.path)}"
+            return Reply("Now what the tests expect.", "Read", {"file_path": tests})
+        return self.edit(1)
+
     def explore(self, last: ToolStep | None) -> Reply:
         if last is None:
             return self.grep(self.function)
@@ -172,8 +181,7 @@ class _Writer:
         return Reply(text, "Edit", details)
 
     def test(self) -> Reply:
-        command = f"{TEST_COMMAND} {test_file_of(self.path)}"
-        return Reply("", "Bash", {"command": command, "description": "Run the tests"})
+        return Reply("", "Bash", {"command": TEST_COMMAND, "description": "Run the tests"})
 
     def after_test(self, last: ToolStep) -> Reply:
         passed = _PASSED.search(last.result)

@@ -173,6 +173,21 @@ def source_of(repository: str, path: str, file_chars: tuple[int, int]) -> str:
     return "\n".join(lines)
 
 
+def test_file_of(path: str) -> str:
+    """``billing/pages.py`` is tested by ``tests/test_billing_pages.py``."""
+    return f"tests/test_{path.replace('/', '_')}"
+
+
+def test_source_of(repository: str, path: str) -> str:
+    function = function_of(path)
+    cases = "".join(
+        f"\n\ndef test_{function}_{number}():\n"
+        f"    assert {function}({[number, number + 1, limit_of(repository, path)]}) is not None\n"
+        for number in range(3 + int(draw("cases", repository, path) * 12))
+    )
+    return f"from {path.removesuffix('.py').replace('/', '.')} import {function}\n{cases}"
+
+
 def _ticket(text: str, target: int, names: tuple[object, ...]) -> str:
     """Ends the prompt with a ticket number, which makes it unique, and trims or pads it."""
     ticket = f" (SIM-{digest(6, 'ticket', *names)})"

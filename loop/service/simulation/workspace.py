@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 
 from loop.service.simulation.draws import draw
 from loop.service.simulation.parameters import FleetParameters
-from loop.service.simulation.tasks import TEST_COMMAND, defect_of, function_of, source_of
+from loop.service.simulation.tasks import (
+    defect_of,
+    function_of,
+    source_of,
+    test_file_of,
+    test_source_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +38,13 @@ class ToolOutcome:
 
 @dataclass(slots=True)
 class Workspace:
-    """The files of one repository as one session sees them."""
+    """The files of one repository as one session sees them.
+
+    Every file has its defect; the tests look at ``path`` only, the file of the session's task.
+    """
 
     repository: str
+    path: str
     parameters: FleetParameters
     edited: dict[str, str] = field(default_factory=dict)
 
@@ -54,14 +64,17 @@ class Workspace:
             )
         return self._run(str(tool_input["command"]))
 
-    def is_mended(self, path: str) -> bool:
-        """Whether the file now holds the line that the tests ask for."""
-        return defect_of(self.repository, path).right in self._content(path).split("\n")
+    def is_mended(self) -> bool:
+        """Whether the task's file now holds the line that the tests ask for."""
+        right = defect_of(self.repository, self.path).right
+        return right in self._content(self.path).split("\n")
 
     def _content(self, path: str) -> str:
-        if path not in self.edited:
-            return source_of(self.repository, path, self.parameters.file_chars)
-        return self.edited[path]
+        if path in self.edited:
+            return self.edited[path]
+        if path.startswith("tests/"):
+            return test_source_of(self.repository, self.path)
+        return source_of(self.repository, path, self.parameters.file_chars)
 
     def _inside(self, file_path: str) -> str:
         return file_path.removeprefix(f"{self.root}/")
@@ -102,23 +115,16 @@ class Workspace:
                 for number, path in enumerate(command.split()[-1].split(","), 12)
             )
             return ToolOutcome(found, (("bash_command", command), ("output", found)))
-        path = command.removeprefix(TEST_COMMAND).strip()
-        source = path.replace("tests/test_", "").replace("__", "/")
-        tests = 6 + int(draw("tests", self.repository, source) * 20)
-        if self.is_mended(source):
+        function = function_of(self.path)
+        tests = 6 + int(draw("tests", self.repository) * 20)
+        if self.is_mended():
             output = f"{'.' * tests:<72}[100%]\n{tests} passed in 0.41s"
             return ToolOutcome(output, (("bash_command", command), ("output", output)))
-        function = function_of(source)
         text = (
             f"Exit code 1\n{'F' + '.' * (tests - 1):<72}[100%]\n"
             f"=================================== FAILURES ===================================\n"
             f"E       AssertionError: {function}() is wrong at the limit\n"
-            f"FAILED {path}::test_{function} - AssertionError\n"
+            f"FAILED {test_file_of(self.path)}::test_{function} - AssertionError\n"
             f"1 failed, {tests - 1} passed in 0.43s"
         )
         return ToolOutcome(text, succeeded=False)
-
-
-def test_file_of(path: str) -> str:
-    """``billing/pages.py`` is tested by ``tests/test_billing__pages.py``."""
-    return f"tests/test_{path.replace('/', '__')}"
