@@ -22,7 +22,15 @@ from loop.service.simulation.telemetry import Attributes, SessionTelemetry
 def _price(model: str, dollars: int) -> Price:
     """The client's own table, per million tokens: all classes follow from the input price."""
     unit = dollars * 1_000_000
-    return Price(model, "2026-01-01", unit, 5 * unit, unit // 10, unit * 5 // 4, 2 * unit)
+    return Price(
+        model=model,
+        effective_from="2026-01-01",
+        input_microusd=unit,
+        output_microusd=5 * unit,
+        cache_read_microusd=unit // 10,
+        cache_creation_5m_microusd=unit * 5 // 4,
+        cache_creation_1h_microusd=2 * unit,
+    )
 
 
 CLIENT_PRICES = {OPUS: _price(OPUS, 5), SONNET: _price(SONNET, 3), HAIKU: _price(HAIKU, 1)}
