@@ -21,7 +21,8 @@ from loop.lake.estimate_table import EstimateTable
 from loop.lake.event_table import EventTable
 from loop.lake.object_store import locate_store
 from loop.lake.queries import LakeQueries, to_rows
-from loop.lake.schemas import BOOL, FLOAT64, INT64, TABLES, TURNS
+from loop.lake.rows import to_arrow
+from loop.lake.schemas import BOOL, CHARGES, FLOAT64, INT64, TABLES, TURNS
 from loop.lake.score_table import ScoreTable
 from loop.lake.trace_loading import build_traces
 from loop.lake.turn_table import TurnTable
@@ -130,6 +131,11 @@ class Lake:
     def estimates_of(self, run_id: str) -> list[PolicyEstimate]:
         """The run's estimates in the order they were stored."""
         return self._estimates.of_run(run_id)
+
+    def replace_charges(self, rows: Sequence[Mapping[str, Any]], days: Collection[str]) -> None:
+        """Replaces the charges of the days by rows of the table's columns, in one commit."""
+        if days:
+            self._logs["charges"].replace_days(to_arrow(CHARGES, rows), sorted(set(days)))
 
     def turn_columns(
         self,
