@@ -178,16 +178,25 @@ class Replayer:
         )
 
     @cached_property
+    def modelled_turn_cost_microusd(self) -> Integers:
+        """The logged routes through the cache model, without a look at the logged reads and
+        writes, shape ``(n,)``; as billed where the model has no say (nothing served, no price)."""
+        rows = np.flatnonzero(self._is_billable & self.frame.is_priced)
+        cost = self._price(rows, self._served[rows], self._logged_previous[rows]).cost
+        modelled = self.frame.cost_microusd.copy()
+        modelled[rows] = np.where(cost == UNPRICED, modelled[rows], cost)
+        return modelled
+
+    @cached_property
     def calibration(self) -> Calibration:
         """Every priced turn through the cache model on its logged route."""
         rows = np.flatnonzero(self._is_billable & self.frame.is_priced)
         modelled = self._price(rows, self._served[rows], self._logged_previous[rows])
-        known = modelled.cost != UNPRICED
         return Calibration(
-            billed_cost_microusd=int(self.frame.cost_microusd[rows][known].sum()),
-            modelled_cost_microusd=int(modelled.cost[known].sum()),
-            logged_cache_read_tokens=int(self.frame.cache_read_tokens[rows][known].sum()),
-            modelled_cache_read_tokens=int(modelled.read[known].sum()),
+            billed_cost_microusd=int(self.frame.cost_microusd[rows].sum()),
+            modelled_cost_microusd=int(self.modelled_turn_cost_microusd[rows].sum()),
+            logged_cache_read_tokens=int(self.frame.cache_read_tokens[rows].sum()),
+            modelled_cache_read_tokens=int(modelled.read.sum()),
         )
 
     def _codes(self, names: tuple[str, ...]) -> Integers:

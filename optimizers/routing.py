@@ -114,7 +114,8 @@ def _holds(
     else:
         table = [value == wanted for value in column.values]
     codes = column.codes if rows is None else column.codes[rows]
-    return np.take(np.array(table, bool), codes)
+    holds: NDArray[np.bool_] = np.array(table, bool)[codes]
+    return holds
 
 
 def _blocks(policy: RoutingPolicy, frame: TurnFrame) -> tuple[Codes | None, Codes]:
@@ -157,7 +158,8 @@ def _from_first(crosses: NDArray[np.bool_], starts: Codes, lengths: Codes) -> Co
     first, end = crossing[is_first], (starts + lengths)[block[is_first]]
     counts = end - first
     offset = np.repeat(first - np.r_[0, np.cumsum(counts)[:-1]][: len(counts)], counts)
-    return np.add(np.arange(counts.sum()), offset)
+    rows: Codes = np.arange(counts.sum()) + offset
+    return rows
 
 
 def _restore(values: Codes, order: Codes) -> Codes:

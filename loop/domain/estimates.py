@@ -12,13 +12,21 @@ Verdict = Literal["passed", "failed", "inconclusive", "error"]
 
 @dataclass(frozen=True, slots=True)
 class RuleReach:
-    """The share of turns and dollars that one rule matches under one measure of input size."""
+    """The share of turns and dollars that one rule matches under one measure of input size.
+
+    *Matched* turns meet the rule's conditions by themselves. *Routed* turns go where the rule
+    says, after units and guards; these and ``marginal_cost_microusd`` (what the policy costs more
+    for having the rule) are given under the policy's own measure only.
+    """
 
     rule_id: str
     measure: Measure
     turns: int
     turn_share: float
     cost_share: float
+    routed_turn_share: float | None = None
+    routed_cost_share: float | None = None
+    marginal_cost_microusd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +56,24 @@ class QualityEstimate:
 
 @dataclass(frozen=True, slots=True)
 class PolicyEstimate:
-    """One candidate replayed over one set of sessions."""
+    """One candidate replayed over one set of sessions.
+
+    Candidate and incumbent costs are over the turns priced on both sides.
+    ``modelled_cost_microusd`` puts the same turns through the cache model on their logged routes.
+    """
 
     policy_digest: str
     sessions: int
     turns: int
-    logged_cost_microusd: int  # as billed
-    incumbent_cost_microusd: int  # the logged routes replayed: the calibration of the replay
+    logged_cost_microusd: int  # as billed, all turns
+    incumbent_cost_microusd: int  # as billed, the turns that are priced on both sides
     candidate_cost_microusd: int
     naive_cost_microusd: int  # logged tokens at the candidate's prices: what ignores the cache
     rerouted_turns: int
     reach: tuple[RuleReach, ...]
     quality: QualityEstimate
     unpriced_turns: int = 0
+    modelled_cost_microusd: int | None = None
 
     @property
     def saving_share(self) -> float:
@@ -70,7 +83,10 @@ class PolicyEstimate:
 
     @property
     def calibration_residual(self) -> float:
-        """Replay of the logged routes against the bill, as a share of the bill."""
+        """The error of the replay's own model: the logged routes through it against their bill,
+        as a share of the bill."""
+        if self.modelled_cost_microusd is not None and self.incumbent_cost_microusd:
+            return self.modelled_cost_microusd / self.incumbent_cost_microusd - 1.0
         if self.logged_cost_microusd == 0:
             return 0.0
         return self.incumbent_cost_microusd / self.logged_cost_microusd - 1.0
