@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ from loop.domain.lifecycle import FIRST_HASH, Actor
 from loop.domain.policies import BUCKETS, Arm, Publication, canonical_json
 from loop.domain.policy_documents import parse_publication
 from routing_policies.transitions import load_version
+
+_ARM_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 publications = Table(
     "publications",
@@ -65,8 +68,11 @@ def arms_of(connection: Connection, arms: Sequence[tuple[str, int, int]]) -> tup
     """
     names = [name for name, _, _ in arms]
     weights = [weight for _, weight, _ in arms]
-    if len(set(names)) != len(names) or not all(names):
-        raise BadInput("Arms need different names.", fix="Name each arm once.")
+    if len(set(names)) != len(names) or not all(map(_ARM_NAME.fullmatch, names)):
+        raise BadInput(
+            f"The arms are named {', '.join(names) or 'not at all'}.",
+            fix="Give each its own name of letters, digits, '.', '_' and '-'.",
+        )
     if any(weight < 0 for weight in weights) or sum(weights) != BUCKETS:
         raise BadInput(
             f"The arms' weights are {weights}; they must be 0 or more and sum to {BUCKETS}."

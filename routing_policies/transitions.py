@@ -6,6 +6,7 @@ nothing else writes these tables.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from sqlalchemy import (
 )
 
 from loop.control.store import metadata
-from loop.domain.errors import BadInput, Conflict, NotFound, Refused
+from loop.domain.errors import BadInput, Conflict, Corrupt, NotFound, Refused
 from loop.domain.lifecycle import FIRST_HASH, Actor, ActorKind, State, Transition, check_move
 from loop.domain.policies import RoutingPolicy, canonical_json
 from loop.domain.policy_documents import parse_policy
@@ -239,6 +240,30 @@ def transition_of(row: Row[Any]) -> Transition:
 def transitions_in_order(version: int | None = None) -> Select[Any]:
     query = select(policy_transitions).order_by(policy_transitions.c.sequence)
     return query if version is None else query.where(policy_transitions.c.version == version)
+
+
+def check_versions(connection: Connection) -> None:
+    """Holds the versions against their recorded moves; raises :class:`Corrupt`.
+
+    So the end of the chain can't be cut off, nor a document exchanged, without being found.
+    """
+    states: dict[int, str] = {}
+    digests: dict[int, str] = {}
+    for row in connection.execute(transitions_in_order()):
+        states[row.version] = row.to_state
+        if row.from_state is None:
+            digests[row.version] = json.loads(row.evidence)["policy_digest"]
+    rows = connection.execute(select(policy_versions)).all()
+    for row in rows:
+        document = f"sha256:{hashlib.sha256(row.document.encode()).hexdigest()}"
+        if states.get(row.version) != row.state or digests.get(row.version) != document:
+            raise Corrupt(
+                f"Version {row.version} is not what the record of its moves says.",
+                why="Its state or document was changed behind the store, or moves were removed.",
+                fix="Restore the control database from a backup; publish nothing from this one.",
+            )
+    if len(rows) != len(states):
+        raise Corrupt("The record of moves names versions that are gone.")
 
 
 def _append(

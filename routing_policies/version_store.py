@@ -137,9 +137,15 @@ class VersionStore:
     def verify_chain(self) -> int:
         """Checks both hash chains; returns the number of records. Raises :class:`Corrupt`."""
         with self._reading() as connection:
-            rows = connection.execute(moves_table.transitions_in_order())
-            checked = verify_chain((moves_table.transition_of(row), row.hash) for row in rows)
-            return checked + published.verify_publications(connection)
+            return self.check(connection)
+
+    @staticmethod
+    def check(connection: Connection) -> int:
+        """:meth:`verify_chain` inside a transaction of the caller's."""
+        rows = connection.execute(moves_table.transitions_in_order())
+        checked = verify_chain((moves_table.transition_of(row), row.hash) for row in rows)
+        moves_table.check_versions(connection)
+        return checked + published.verify_publications(connection)
 
     def publish(
         self,
