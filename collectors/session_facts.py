@@ -224,7 +224,10 @@ def _pair_nameless(
         *spans,
         *(facts.span for facts in grouped.values() if facts.span and not facts.outcomes),
     ]
+    refusals = [event for event in logs if event.name == "claude_code.api_refusal"]
     for event in sorted(logs, key=lambda event: (event.at_us, event.sequence, event.event_id)):
+        if event in refusals:
+            continue
         matching = [
             (abs((integer(span, "otel.ended_at_us") or 0) - event.at_us), span.event_id, span)
             for span in candidates
@@ -244,6 +247,16 @@ def _pair_nameless(
         if span in candidates:
             key = f"turn:{span.event_id}"
             grouped[key] = RequestFacts(key, span=span)
+    for event in refusals:
+        near = [
+            (abs(facts.ended_at_us() - event.at_us), facts.turn_id)
+            for facts in grouped.values()
+            if event.name not in facts.outcomes
+            and _same_prompt(facts, event)
+            and abs(facts.ended_at_us() - event.at_us) <= _PAIRING_TOLERANCE_US
+        ]
+        key = min(near)[1] if near else f"turn:{event.event_id}"
+        grouped.setdefault(key, RequestFacts(key)).outcomes[event.name] = event
 
 
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
