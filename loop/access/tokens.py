@@ -9,17 +9,26 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 
-Authorise = Callable[[str | None], bool]
-"""Takes the ``Authorization`` header's value (or ``None``) and says whether the call may pass."""
+Authorise = Callable[[str], str | None]
+"""Takes a bearer token ("" without one); returns the credential's name, ``None`` to refuse."""
+INSTALLATION = "installation"
 
 
 def token_check(token: str) -> Authorise:
-    """A check for ``Bearer <token>`` in constant time; an empty token lets everything pass."""
-    expected = f"Bearer {token}".encode()
+    """A check against the installation's token in constant time.
 
-    def authorise(header: str | None) -> bool:
+    Without one (loopback only) every call passes, under the empty credential.
+    """
+
+    def authorise(given: str) -> str | None:
         if not token:
-            return True
-        return header is not None and hmac.compare_digest(header.encode(), expected)
+            return ""
+        return INSTALLATION if hmac.compare_digest(given.encode(), token.encode()) else None
 
     return authorise
+
+
+def bearer_token(authorization: str) -> str:
+    """The token of an ``Authorization: Bearer …`` header, "" when there is none."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

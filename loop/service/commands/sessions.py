@@ -52,9 +52,13 @@ def spend_by(client: ApiClient, grouping: str, as_json: bool, **options: Any) ->
     answer = client.get("/v1/spend", by=grouping, **options)
     if as_json:
         return print_json(answer)
-    names = [GROUPINGS[name] for name in grouping.split(",") if name in GROUPINGS]
-    print_rows(answer["rows"], [*names, *_AMOUNTS], "No turns yet.")
+    print_spend(answer["rows"], grouping)
     return None
+
+
+def print_spend(rows: list[dict[str, Any]], grouping: str) -> None:
+    names = [GROUPINGS[name] for name in grouping.split(",") if name in GROUPINGS]
+    print_rows(rows, [*names, *_AMOUNTS], "No turns yet.")
 
 
 @click.group()
@@ -78,10 +82,14 @@ def list_sessions(client: ApiClient, as_json: bool, **options: Any) -> None:
     answer = client.get("/v1/sessions", **options)
     if as_json:
         return print_json(answer)
-    rows = [
-        row | {f"score_{key}": value for key, value in row["scores"].items()}
-        for row in answer["rows"]
-    ]
+    print_sessions(answer["rows"])
+    if answer["next"]:
+        talk.print(f"More: --cursor {answer['next']}")
+    return None
+
+
+def print_sessions(rows: list[dict[str, Any]]) -> None:
+    shown = [row | {f"score_{key}": value for key, value in row["scores"].items()} for row in rows]
     columns = [
         Column("session_id", "session"),
         Column("started_at_us", "started (UTC)", "time"),
@@ -93,10 +101,7 @@ def list_sessions(client: ApiClient, as_json: bool, **options: Any) -> None:
         Column("score_code_correctness", "code", "score"),
         Column("quality", "quality", "score"),
     ]
-    print_rows(rows, columns, "No sessions yet. Send some: docs/getting-started.md.")
-    if answer["next"]:
-        talk.print(f"More: --cursor {answer['next']}")
-    return None
+    print_rows(shown, columns, "No sessions yet. Send some: docs/getting-started.md.")
 
 
 @session.command("show")

@@ -1,0 +1,116 @@
+"""Builds the parts from the settings: the only place where clients and stores are made."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import cached_property
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from collectors.attribution import Attribution
+from collectors.drainer import Drainer
+from collectors.journal import Journal, JournalLimits
+from loop.control.stage_progress import StageLog
+from loop.control.store import open_control_store
+from loop.domain.errors import Conflict
+from loop.domain.money import PriceBook
+from loop.lake import Lake
+from loop.ledger.prices import load_price_book
+from loop.service.settings import Settings
+from optimizers.run_records import RunRecords
+from routing_policies.publication import PublicationSource
+from routing_policies.signing import open_signers
+from routing_policies.version_store import VersionStore
+
+
+class Parts:
+    """The assembled service. Each part is made when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def lake(self) -> Lake:
+        options = {}
+        if self.settings.s3_endpoint:
+            options["AWS_ENDPOINT_URL"] = self.settings.s3_endpoint
+        return Lake.open(self.settings.lake_uri, options or None)
+
+    @cached_property
+    def engine(self) -> Engine:
+        return open_control_store(self.settings.control_url)
+
+    @cached_property
+    def price_book(self) -> PriceBook:
+        extra = self.settings.price_book
+        return load_price_book(Path(extra) if extra else None)
+
+    @cached_property
+    def journal(self) -> Journal:
+        limits = JournalLimits(min_free_bytes=self.settings.min_free_bytes)
+        return Journal(self.journal_dir, limits)
+
+    @property
+    def journal_dir(self) -> Path:
+        return self.settings.data_dir / "journal"
+
+    @cached_property
+    def drainer(self) -> Drainer:
+        return Drainer(
+            self.journal,
+            self.lake,
+            self.price_book,
+            Attribution(org_path_attributes=self.settings.org_attributes),
+        )
+
+    @cached_property
+    def stage_log(self) -> StageLog:
+        return StageLog(self.engine)
+
+    @cached_property
+    def versions(self) -> VersionStore:
+        store = VersionStore(self.engine)
+        store.install_baseline(
+            self.settings.channel, not_after_seconds=self.settings.publication_lifetime_seconds
+        )
+        return store
+
+    @cached_property
+    def publications(self) -> PublicationSource:
+        return PublicationSource(self.versions, open_signers(self.settings.data_dir / "keys"))
+
+    @cached_property
+    def runs(self) -> RunRecords:
+        return RunRecords(self.engine)
+
+    def catch_up(self, wait_seconds: float = 10.0) -> None:
+        """Brings what is in the journal into the lake, or waits for the process that does so.
+
+        Raises :class:`Unavailable` when the lake can't be written.
+        """
+        if not self.journal_dir.exists():
+            return
+        deadline = time.monotonic() + wait_seconds
+        while not self.drainer.is_drained() and time.monotonic() < deadline:
+            try:
+                self.drainer.drain_once()
+            except Conflict:
+                time.sleep(0.1)
+
+    def close(self) -> None:
+        """Ends the journal after what it was given is on disk, and lets go of the database."""
+        if "drainer" in self.__dict__:
+            self.drainer.close()
+        if "journal" in self.__dict__:
+            self.journal.close()
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+
+def assemble(settings: Settings) -> Parts:
+    """The parts of these settings, with the data folder made where it is missing."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    os.chmod(settings.data_dir, 0o700)
+    return Parts(settings)

@@ -1,0 +1,92 @@
+"""``turnwise serve``, ``demo``, ``doctor`` and ``settings``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from loop.service.printing import Column, print_json, print_lines, print_rows
+from loop.service.settings import load_settings
+
+_data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Data folder (default: TURNWISE_DATA_DIR or .turnwise).",
+)
+
+
+@click.command()
+@_data_option
+@click.option("--http", help="Address of the API and the pages (HOST:PORT).")
+@click.option("--otlp-http", help="Address of OTLP over HTTP.")
+@click.option("--otlp-grpc", help="Address of OTLP over gRPC.")
+@click.option("--edge", help="Address of the edge proxy; `off` for none.")
+def serve(data: Path | None, **addresses: str | None) -> None:
+    """Run the whole service in one process: collectors, API, pages, scheduler, edge proxy.
+
+    Writes one line beginning with `ready` to stderr once it accepts on all its ports. Ends on
+    SIGTERM or SIGINT after answering what it has begun.
+    """
+    # Imported here: other commands need no server.
+    from loop.service.server import run_server
+
+    run_server(load_settings(data_dir=data, **addresses))
+
+
+@click.command()
+@click.option("--exit", "end", is_flag=True, help="Check the demo's own claims, then end.")
+@click.option("--seed", type=int, default=20_261, show_default=True, help="Of the simulated fleet.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Data folder, made anew (default: a temporary one).",
+)
+def demo(end: bool, seed: int, data: Path | None) -> None:
+    """Turn the whole loop once: real recordings first, then a simulated fleet."""
+    from loop.service.demo import run_demo
+
+    raise click.exceptions.Exit(run_demo(end=end, seed=seed, data_dir=data))
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_data_option
+def doctor(data: Path | None, as_json: bool) -> None:
+    """Find the usual misconfigurations. Exits with 1 when a check fails.
+
+    JSON: {"rows": [{check, ok, detail, fix}], "next": null}.
+    """
+    from loop.service.doctor import examine
+
+    rows = [check.as_row() for check in examine(load_settings(data_dir=data))]
+    if as_json:
+        print_json({"rows": rows, "next": None})
+    else:
+        for row in rows:
+            print_lines(f"{'✓' if row['ok'] else '✕'} {row['check']}: {row['detail']}")
+            if not row["ok"] and row["fix"]:
+                print_lines(f"    {row['fix']}")
+    if not all(row["ok"] for row in rows):
+        raise click.exceptions.Exit(1)
+
+
+@click.group("settings")
+def settings_group() -> None:
+    """The settings in force."""
+
+
+@settings_group.command("show")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_data_option
+def show_settings(data: Path | None, as_json: bool) -> None:
+    """Every setting with its value and where it came from; secrets as "set".
+
+    JSON: {"rows": [{name, env, value, from, meaning}], "next": null}.
+    """
+    rows = load_settings(data_dir=data).rows()
+    if as_json:
+        return print_json({"rows": rows, "next": None})
+    columns = [Column("env", "setting"), Column("value", "value"), Column("from", "from")]
+    print_rows(rows, columns, "")
+    return None

@@ -1,0 +1,118 @@
+"""``turnwise doctor``: finds the usual misconfigurations and says how to mend each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from loop.domain.errors import TurnwiseError
+from loop.service.assemble import Parts, assemble
+from loop.service.settings import Settings
+
+CLOCK_SKEW_US = 24 * 3600 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    check: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+    def as_row(self) -> dict[str, Any]:
+        return {"check": self.check, "ok": self.ok, "detail": self.detail, "fix": self.fix}
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Yields one check after another; a part that fails ends only its own check."""
+    yield _check_data_dir(settings)
+    yield _check_disk(settings)
+    parts = assemble(settings)
+    examinations: list[tuple[str, Callable[[Parts], Check]]] = [
+        ("lake", _check_lake),
+        ("control store", _check_control_store),
+        ("clock", _check_clock),
+        ("client switches", _check_client_switches),
+        ("gateways", _check_gateways),
+    ]
+    for name, examination in examinations:
+        try:
+            yield examination(parts)
+        except TurnwiseError as error:
+            yield Check(name, False, f"{error.what} {error.why}".strip(), error.fix)
+
+
+def _check_data_dir(settings: Settings) -> Check:
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    writable = os.access(settings.data_dir, os.W_OK | os.X_OK)
+    return Check(
+        "data folder",
+        writable,
+        f"{settings.data_dir} is {'writable' if writable else 'not writable'}",
+        "Give the service's user the folder, or name another by TURNWISE_DATA_DIR.",
+    )
+
+
+def _check_disk(settings: Settings) -> Check:
+    free = shutil.disk_usage(settings.data_dir).free
+    return Check(
+        "disk",
+        free > settings.min_free_bytes,
+        f"{free / 1e9:.1f} GB free; collectors refuse below {settings.min_free_bytes / 1e9:.1f} GB",
+        "Free some space, or put the data folder on a larger disk.",
+    )
+
+
+def _check_lake(parts: Parts) -> Check:
+    versions = parts.lake.versions()
+    return Check("lake", True, f"{parts.settings.lake_uri} answers: {len(versions)} tables", "")
+
+
+def _check_control_store(parts: Parts) -> Check:
+    records = parts.versions.verify_chain()
+    return Check("control store", True, f"answers; {records} records in an unbroken hash chain")
+
+
+def _check_clock(parts: Parts) -> Check:
+    newest = parts.lake.query("SELECT max(started_at_us) AS at_us FROM turns")[0]["at_us"]
+    ahead_us = (newest or 0) - time.time_ns() // 1000
+    return Check(
+        "clock",
+        ahead_us < CLOCK_SKEW_US,
+        "the newest turn lies "
+        + ("in the past" if ahead_us <= 0 else f"{ahead_us / 3.6e9:.1f} h in the future"),
+        "Set the clocks of the developers' machines and of this one (NTP).",
+    )
+
+
+def _check_client_switches(parts: Parts) -> Check:
+    rows = parts.lake.query(
+        "SELECT count(*) AS prompts, count(*) FILTER (state = 'redacted') AS redacted "
+        "FROM contents WHERE kind = 'prompt'"
+    )
+    prompts, redacted = rows[0]["prompts"], rows[0]["redacted"]
+    return Check(
+        "client switches",
+        redacted * 2 <= prompts,
+        f"{redacted} of {prompts} prompts are redacted by the client",
+        "Set OTEL_LOG_USER_PROMPTS=1, OTEL_LOG_ASSISTANT_RESPONSES=1, OTEL_LOG_TOOL_DETAILS=1 and "
+        "OTEL_LOG_TOOL_CONTENT=1 in the clients' managed settings, or most sessions stay unscored.",
+    )
+
+
+def _check_gateways(parts: Parts) -> Check:
+    channel = parts.settings.channel
+    serial = parts.versions.current_serial(channel)
+    known = parts.versions.acknowledgements(channel)
+    behind = [gateway.instance for gateway in known if not gateway.has_applied(serial)]
+    return Check(
+        "gateways",
+        not behind,
+        f"{len(known) - len(behind)} of {len(known)} gateways have applied serial {serial}"
+        + (f"; behind: {', '.join(behind[:5])}" if behind else ""),
+        "See that these gateways still poll GET /v1/gateway/policy.",
+    )

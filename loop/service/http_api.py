@@ -1,0 +1,192 @@
+"""The HTTP API, version 1: thin routes over the readings and the actions.
+
+``docs/http-api.md`` documents every route, and a test holds it to :func:`api_routes`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from loop.access.tokens import Authorise, bearer_token, token_check
+from loop.domain.errors import BadInput, TurnwiseError
+from loop.service.actions import Actions
+from loop.service.assemble import Parts
+from loop.service.gateway_routes import gateway_routes
+from loop.service.http_errors import answer_http_exception, answer_turnwise_error
+from loop.service.readings import Readings
+from loop.service.web import web_routes
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+MAX_DOCUMENT_BYTES = 1024 * 1024
+Answer = Callable[[Request, dict[str, Any]], dict[str, Any]]
+
+
+def api_app(parts: Parts) -> Starlette:
+    """The API and the pages over assembled parts."""
+    readings = Readings(parts)
+    actions = Actions(parts, readings)
+    return Starlette(
+        routes=[
+            *api_routes(readings, actions),
+            *gateway_routes(parts),
+            *web_routes(readings, actions.act),
+        ],
+        middleware=[Middleware(RequireToken, authorise=token_check(parts.settings.api_token))],
+        exception_handlers={
+            TurnwiseError: answer_turnwise_error,
+            HTTPException: answer_http_exception,
+        },
+    )
+
+
+class RequireToken:
+    """Refuses with 401 what does not carry the installation's token, where one is set."""
+
+    def __init__(self, app: ASGIApp, authorise: Authorise) -> None:
+        self._app = app
+        self._authorise = authorise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+            if self._authorise(bearer_token(given)) is None:
+                envelope = {
+                    "code": "unauthorized",
+                    "what": "This needs the installation's bearer token.",
+                    "why": "",
+                    "fix": "Send 'Authorization: Bearer …' (TURNWISE_API_TOKEN).",
+                }
+                response = JSONResponse(
+                    {"error": envelope}, 401, {"WWW-Authenticate": 'Bearer realm="turnwise"'}
+                )
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def api_routes(readings: Readings, actions: Actions) -> list[BaseRoute]:
+    """Every route of the JSON API but the gateways'."""
+
+    def get(path: str, answer: Answer) -> Route:
+        return Route(path, _endpoint(answer, takes_document=False), methods=["GET"])
+
+    def post(path: str, answer: Answer) -> Route:
+        return Route(path, _endpoint(answer, takes_document=True), methods=["POST"])
+
+    return [
+        get("/healthz", lambda request, _: {"ok": True}),
+        get("/readyz", lambda request, _: readings.readiness()),
+        get("/v1/overview", lambda request, _: readings.overview()),
+        get("/v1/settings", lambda request, _: readings.settings()),
+        get("/v1/spend", lambda request, _: readings.spend(**_spend_options(request))),
+        get("/v1/sessions", lambda request, _: readings.list_sessions(**_list_options(request))),
+        get(
+            "/v1/sessions/{session_id}",
+            lambda request, _: readings.show_session(
+                request.path_params["session_id"],
+                content=request.query_params.get("content") == "1",
+            ),
+        ),
+        post("/v1/evaluate", lambda request, document: actions.evaluate(document)),
+        get("/v1/clusters", lambda request, _: readings.list_clusters()),
+        post("/v1/clusters", lambda request, _: actions.cluster()),
+        get("/v1/reach", lambda request, _: readings.reach_of_classic()),
+        get("/v1/runs", lambda request, _: readings.list_runs()),
+        post("/v1/runs", lambda request, document: actions.optimize(document)),
+        get(
+            "/v1/runs/{run_id}",
+            lambda request, _: readings.show_run(request.path_params["run_id"]),
+        ),
+        get("/v1/policies", lambda request, _: readings.list_policies()),
+        post("/v1/policies", lambda request, document: actions.propose(document)),
+        get(
+            "/v1/policies/{before:int}...{after:int}",
+            lambda request, _: readings.diff_policies(
+                request.path_params["before"], request.path_params["after"]
+            ),
+        ),
+        get(
+            "/v1/policies/{version:int}",
+            lambda request, _: readings.show_policy(request.path_params["version"]),
+        ),
+        post(
+            "/v1/policies/{version:int}/{verb}",
+            lambda request, document: actions.move_policy(
+                request.path_params["version"], request.path_params["verb"], document
+            ),
+        ),
+        post("/v1/explorations", lambda request, document: actions.explore(document)),
+        get("/v1/rollouts", lambda request, _: readings.list_rollouts()),
+        get(
+            "/v1/rollouts/{rollout_id}",
+            lambda request, _: readings.show_rollout(request.path_params["rollout_id"]),
+        ),
+        post(
+            "/v1/rollouts/{rollout_id}/{verb}",
+            lambda request, document: actions.steer_rollout(
+                request.path_params["rollout_id"], request.path_params["verb"], document
+            ),
+        ),
+    ]
+
+
+def _endpoint(answer: Answer, *, takes_document: bool) -> Callable[[Request], Any]:
+    async def endpoint(request: Request) -> Response:
+        document = await _read_document(request) if takes_document else {}
+        return JSONResponse(await run_in_threadpool(answer, request, document))
+
+    return endpoint
+
+
+async def _read_document(request: Request) -> dict[str, Any]:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_DOCUMENT_BYTES:
+            raise BadInput(f"The body is larger than {MAX_DOCUMENT_BYTES} bytes.")
+    try:
+        document = json.loads(body or b"{}")
+    except ValueError as error:
+        raise BadInput("The body is no JSON.", why=str(error)) from error
+    if not isinstance(document, dict):
+        raise BadInput("The body must be one JSON object.")
+    return document
+
+
+def _spend_options(request: Request) -> dict[str, Any]:
+    query = request.query_params
+    return {
+        "by": query.get("by", "developer"),
+        "since": query.get("since"),
+        "until": query.get("until"),
+        "level": _number(query.get("level"), "level"),
+    }
+
+
+def _list_options(request: Request) -> dict[str, Any]:
+    query = request.query_params
+    options: dict[str, Any] = {
+        name: query.get(name) for name in ("cursor", "developer", "repository", "model", "org")
+    }
+    options["limit"] = _number(query.get("limit"), "limit") or 50
+    options["sort"] = query.get("sort", "started")
+    return options
+
+
+def _number(text: str | None, name: str) -> int | None:
+    if text is None:
+        return None
+    if not text.isdigit():
+        raise BadInput(f"{name}={text!r} is no whole number.")
+    return int(text)

@@ -1,0 +1,173 @@
+"""The read model: what the API, the command line and the pages show, as plain JSON-able dicts."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from dataclasses import asdict
+from typing import Any
+
+from loop.ledger.chargeback import spend
+from loop.service import policy_readings, session_readings
+from loop.service.assemble import Parts
+from loop.service.logged_turns import reach_rows
+from optimizers.classic import classic_policy
+
+STAGES = {
+    "collect": ("Collect", "/sessions"),
+    "evaluate": ("Evaluate", "/sessions?sort=quality"),
+    "cluster": ("Cluster", "/clusters"),
+    "optimize": ("Optimize", "/runs"),
+    "rollout": ("Roll out", "/rollouts"),
+}
+LAST_TRANSITIONS = 10
+
+
+class Readings:
+    """Reads from the assembled parts; writes nothing."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    # -- the loop as a whole -------------------------------------------------------------------
+
+    def readiness(self) -> dict[str, Any]:
+        """Raises :class:`Unavailable` while a store does not answer."""
+        self._parts.lake.versions()
+        self._parts.versions.current_serial(self._parts.settings.channel)
+        return {"ready": True}
+
+    def settings(self) -> dict[str, Any]:
+        return {"rows": self._parts.settings.rows(), "next": None}
+
+    def overview(self) -> dict[str, Any]:
+        parts = self._parts
+        transitions = parts.versions.transitions()[-LAST_TRANSITIONS:]
+        current = parts.versions.current_publication(parts.settings.channel)
+        publication = current.publication if current else None
+        return {
+            "as_of_us": time.time_ns() // 1000,
+            "stages": [self._stage(name, *shown) for name, shown in STAGES.items()],
+            "spend": self._spend_of_month(),
+            "waiting": self._waiting(),
+            "transitions": [policy_readings.transition_row(move) for move in reversed(transitions)],
+            "policy": publication
+            and {
+                "serial": publication.serial,
+                "rollout_id": publication.rollout_id,
+                "arms": [
+                    {"name": arm.name, "weight": arm.weight, "policy_version": arm.policy_version}
+                    for arm in publication.arms
+                ],
+            },
+        }
+
+    def _stage(self, name: str, label: str, url: str) -> dict[str, Any]:
+        progress = self._parts.stage_log.read(name)
+        return {
+            "name": name,
+            "label": label,
+            "url": url,
+            "last_at_us": progress.at_us or None,
+            "count": progress.count,
+            "note": progress.note,
+        }
+
+    def _spend_of_month(self) -> dict[str, Any]:
+        month = datetime.datetime.now(datetime.UTC).strftime("%Y-%m")
+        rows = [
+            row
+            for row in spend(self._parts.lake, ["day"], since=f"{month}-01")
+            if row["day"].startswith(month)
+        ]
+        return {
+            "month": month,
+            "turns": sum(row["turns"] for row in rows),
+            "cost_microusd": sum(row["cost_microusd"] or 0 for row in rows),
+            "unpriced_turns": sum(row["unpriced_turns"] for row in rows),
+        }
+
+    def _waiting(self) -> list[dict[str, str]]:
+        rows = [policy_readings.version_row(row) for row in self._parts.versions.list_versions()]
+        asked = {
+            "in_review": "Version {version} ({name}) waits for a review",
+            "approved": "Version {version} ({name}) is approved and not yet published",
+            "gate_inconclusive": "Version {version} ({name}): the gate could not tell",
+            "paused": "Version {version} ({name}): its canary is paused",
+        }
+        return [
+            {"what": asked[row["state"]].format(**row), "url": f"/policies/{row['version']}"}
+            for row in rows
+            if row["state"] in asked
+        ]
+
+    # -- sessions and money --------------------------------------------------------------------
+
+    def spend(
+        self, by: str, since: str | None = None, until: str | None = None, level: int | None = None
+    ) -> dict[str, Any]:
+        groupings = [name.strip() for name in by.split(",") if name.strip()]
+        rows = spend(self._parts.lake, groupings, since=since, until=until, level=level)
+        return {"rows": rows, "next": None}
+
+    def list_sessions(
+        self,
+        limit: int = 50,
+        cursor: str | None = None,
+        sort: str = "started",
+        **filters: str | None,
+    ) -> dict[str, Any]:
+        """``filters``: developer, repository, model, org."""
+        return session_readings.list_sessions(
+            self._parts.lake, limit=limit, cursor=cursor, sort=sort, filters=filters
+        )
+
+    def show_session(self, session_id: str, content: bool = False) -> dict[str, Any]:
+        return session_readings.show_session(self._parts.lake, session_id, content=content)
+
+    def list_clusters(self) -> dict[str, Any]:
+        rows = []
+        for cluster in self._parts.lake.latest_clusters():
+            row = asdict(cluster)
+            row["sessions"] = len(row["session_ids"])
+            rows.append(row)
+        rows.sort(key=lambda row: (-row["cost_microusd"], row["cluster_id"]))
+        return {"rows": rows, "next": None}
+
+    # -- runs and policies ---------------------------------------------------------------------
+
+    def reach_of_classic(self) -> dict[str, Any]:
+        """How much each rule of the classic policy would match, under each measure."""
+        rows = reach_rows(self._parts, classic_policy())
+        return {"rows": rows, "next": None}
+
+    def list_runs(self) -> dict[str, Any]:
+        rows = [self._run_row(run) for run in self._parts.runs.list_runs()]
+        return {"rows": rows, "next": None}
+
+    def list_policies(self) -> dict[str, Any]:
+        versions = self._parts.versions.list_versions()
+        rows = [policy_readings.version_row(version) for version in reversed(versions)]
+        return {"rows": rows, "next": None}
+
+    def show_policy(self, version: int) -> dict[str, Any]:
+        found = self._parts.versions.get(version)
+        transitions = self._parts.versions.transitions(version)
+        return {
+            **policy_readings.version_row(found),
+            "document": found.policy.to_document(),
+            "transitions": [policy_readings.transition_row(move) for move in transitions],
+            "gate": policy_readings.gate_of(transitions),
+            "reach": reach_rows(self._parts, found.policy),
+        }
+
+    def diff_policies(self, before: int, after: int) -> dict[str, Any]:
+        old = self._parts.versions.get(before).policy
+        new = self._parts.versions.get(after).policy
+        words = policy_readings.diff_words(old, new)
+        return {
+            "from": before,
+            "to": after,
+            "words": words,
+            "documents": {"from": old.to_document(), "to": new.to_document()},
+        }

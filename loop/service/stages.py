@@ -1,0 +1,58 @@
+"""The scheduled stages of ``turnwise serve``, each a short function that says if it found work."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from loop.service import clustering_stage, evaluation_stage, rollout_stage
+from loop.service.assemble import Parts
+from loop.service.schedule import RepeatedTask
+
+logger = logging.getLogger("turnwise")
+CLUSTER_INTERVAL_SECONDS = 300.0
+RENEWAL_INTERVAL_SECONDS = 60.0
+
+
+def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
+    """The tasks in the order of the loop; none is started."""
+    settings = parts.settings
+    return [
+        RepeatedTask("drain", lambda: drain(parts), settings.drain_interval_ms / 1000),
+        RepeatedTask("evaluate", lambda: evaluate(parts), settings.evaluate_interval_seconds),
+        RepeatedTask("cluster", lambda: cluster(parts), CLUSTER_INTERVAL_SECONDS),
+        RepeatedTask(
+            "rollout", lambda: rollout_stage.tick(parts), settings.rollout_interval_seconds
+        ),
+        RepeatedTask("renew", lambda: rollout_stage.renew(parts), RENEWAL_INTERVAL_SECONDS),
+    ]
+
+
+def drain(parts: Parts) -> bool:
+    """Moves what was acknowledged from the journal into the lake."""
+    report = parts.drainer.drain_once()
+    for problem in report.quarantined:
+        logger.warning("quarantined: %s", problem)
+    if report.received or report.rejected:
+        parts.stage_log.record(
+            "collect",
+            revision=parts.lake.max_revision(),
+            at_us=time.time_ns() // 1000,
+            done=report.stored,
+            note=f"{report.turns} turns of {report.sessions} sessions in the last pass",
+        )
+    return False  # a pause between commits keeps them few
+
+
+def evaluate(parts: Parts) -> bool:
+    report = evaluation_stage.evaluate_changed(parts.lake, parts.stage_log)
+    return report.sessions > 0
+
+
+def cluster(parts: Parts) -> bool:
+    """Clusters anew when sessions were scored since the last time."""
+    scored = parts.stage_log.read("evaluate")
+    clustered = parts.stage_log.read("cluster")
+    if scored.revision > clustered.revision:
+        clustering_stage.cluster_low_scoring(parts.lake, parts.stage_log)
+    return False
