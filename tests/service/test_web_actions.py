@@ -103,6 +103,7 @@ def test_a_review_cycle_is_a_whole_number(cycle: str) -> None:
 @pytest.mark.parametrize(
     ("state", "verbs"),
     [
+        ("gate_inconclusive", {"submit", "reject"}),
         ("in_review", {"approve", "reject"}),
         ("approved", {"publish", "reject"}),
         ("canary", {"rollback"}),
@@ -113,7 +114,7 @@ def test_a_review_cycle_is_a_whole_number(cycle: str) -> None:
 )
 def test_a_policy_offers_the_moves_of_its_state(state: str, verbs: set[str]) -> None:
     page = PageClient(FilledReadings(policy={"state": state}), Recorder().act).get("/policies/2")
-    every = {"approve", "reject", "publish", "rollback"}
+    every = {"submit", "approve", "reject", "publish", "rollback"}
     assert {verb for verb in every if f'action="/policies/2/{verb}"' in page.text} == verbs
 
 

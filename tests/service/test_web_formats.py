@@ -54,8 +54,9 @@ def test_untrusted_text_is_left_with_nothing_hidden(text: str) -> None:
         (0.2308, "23.1 %"),
         (0.00025, "0.025 %"),
         (0.0011, "0.11 %"),
-        (0.9997, "100.0 %"),
-        (0, "0.0 %"),
+        (0.9997, "99.970 %"),
+        (1.0, "100 %"),
+        (0, "0 %"),
     ],
 )
 def test_shares(part: float, words: str) -> None:

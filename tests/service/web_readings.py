@@ -6,6 +6,7 @@ written out in the shapes of ``docs/http-api.md``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from loop.domain.errors import NotFound
@@ -459,13 +460,124 @@ GATE: dict[str, Any] = {
 }
 
 
+def rollout_report(**given: Any) -> dict[str, Any]:
+    path = [
+        {
+            "units": units,
+            "assigned_at_us": NOW_US - 7_200_000_000 + units * 4_000_000,
+            "estimate": 0.004 * math.sin(units / 90),
+            "low": 0.004 * math.sin(units / 90) - 1.2 / math.sqrt(units),
+            "high": 0.004 * math.sin(units / 90) + 1.2 / math.sqrt(units),
+        }
+        for units in range(200, 1_700, 15)
+    ]
+    arms = [
+        {
+            "arm": arm,
+            "sessions": sessions,
+            "scored": sessions - 10,
+            "turns": sessions * 12,
+            "errors": 3,
+            "refusals": 1,
+            "quality_mean": quality,
+            "cost_per_session_microusd": cost,
+        }
+        for arm, sessions, quality, cost in (
+            ("canary", 850, 0.812, 310_000.4),
+            ("stable", 9_000, None, None),
+            ("control", 846, 0.815, 402_000.9),
+        )
+    ]
+    document: dict[str, Any] = {
+        "at_us": NOW_US,
+        "units": 1_685,
+        "stage_units": 400,
+        "canary_units": 840,
+        "waiting_units": 35,
+        "unscored_units": 21,
+        "estimate": path[-1]["estimate"],
+        "low": path[-1]["low"],
+        "high": path[-1]["high"],
+        "running_low": path[-1]["low"],
+        "running_high": path[-1]["high"],
+        "e_value": 0.7,
+        "is_worse": False,
+        "is_not_inferior": False,
+        "quality_words": "undecided",
+        "arms": arms,
+        "guardrails": [
+            {
+                "name": "error rate",
+                "kind": "hard",
+                "verdict": "passed",
+                "action": "none",
+                "reason": "error rate 0.4 % in the last 20 canary sessions, limit 20.0 %",
+                "value": 0.004,
+                "limit": 0.2,
+                "units": 840,
+            },
+            {
+                "name": "telemetry share",
+                "kind": "measurement",
+                "verdict": "error",
+                "action": "hold",
+                "reason": "telemetry came for 60 of the last 100 canary sessions",
+                "value": 0.6,
+                "limit": 0.8,
+                "units": 100,
+            },
+        ],
+        "path": path,
+    }
+    return document | given
+
+
 def rollout_document(**given: Any) -> dict[str, Any]:
+    started_us = NOW_US - 7_200_000_000
     document: dict[str, Any] = {
         "rollout_id": "r-1",
+        "channel": "prod",
         "version": 2,
-        "state": "running",
+        "stable_version": 1,
+        "state": "canary",
         "finished": False,
-        "sentence": "Undecided: difference −0.3 pt, 95 % CS −0.9 to +0.2, margin −2.0.",
+        "stage": 3,
+        "canary_weights": [100, 500, 1_000, 2_500, 5_000],
+        "sentence": "undecided: difference −0.3 points, 95 % CS −3.2…+2.6, margin −2.0; n=1,685",
+        "step": "wait",
+        "plan": {
+            "margin": 0.02,
+            "tolerance": 0.0,
+            "alpha": 0.05,
+            "min_units": 200,
+            "min_canary_units": 30,
+        },
+        "started_by": "person:grace",
+        "started_at_us": started_us,
+        "stage_started_at_us": started_us + 5_000_000_000,
+        "ended_at_us": None,
+        "end_reason": "",
+        "completed_at_us": None,
+        "looked_at_us": NOW_US,
+        "gateways": {
+            "serial": 12,
+            "live": ["edge/one", "edge/two"],
+            "behind": ["edge/two"],
+            "rejected": [],
+            "stale": ["edge/old"],
+        },
+        "report": rollout_report(),
+        "log": [
+            {
+                "at_us": started_us + index * 2_500_000_000,
+                "what": f"stage {index + 1}",
+                "actor": "rollout:controller",
+                "reason": "on to the next stage",
+                "serial": 10 + index,
+            }
+            for index in range(3)
+        ],
+        "rollback_complete": False,
     }
     return document | given
 

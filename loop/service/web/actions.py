@@ -73,10 +73,17 @@ def offered_moves(policy: Mapping[str, Any]) -> tuple[Move, ...]:
         "Keep it in service",
         is_urgent=True,
     )
+    submit = Move(
+        "submit",
+        f"Submit version {version} for review",
+        "A second person decides on it, in a new review cycle.",
+        f"Submit version {version}",
+        f"Leave it {str(state).replace('_', ' ')}",
+    )
     offered: dict[str, tuple[Move, ...]] = {
         "proposed": (reject,),
-        "gate_passed": (reject,),
-        "gate_inconclusive": (reject,),
+        "gate_passed": (submit, reject),
+        "gate_inconclusive": (submit, reject),
         "in_review": (approve, reject),
         "approved": (publish, reject),
         "canary": (roll_back,),
@@ -133,7 +140,7 @@ def action_routes(act: Act) -> list[BaseRoute]:
     ]
 
 
-_POLICY_VERBS = ("approve", "reject", "publish", "rollback")
+_POLICY_VERBS = ("submit", "approve", "reject", "publish", "rollback")
 _ROLLOUT_VERBS = ("pause", "resume", "rollback")
 
 

@@ -7,6 +7,7 @@ accessible name, and a table of the same numbers beside it.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from loop.service.web.formats import count, points
 
 MAX_POINTS = 5_000
 MAX_TABLE_ROWS = 100
+MAX_BAND_ROWS = 20
 _SUMMED = (
     "turns",
     "input_tokens",
@@ -28,8 +30,7 @@ _SUMMED = (
 def trials_chart(run: Mapping[str, Any]) -> dict[str, Any] | None:
     """A run's trials: saving across, the lower bound of the quality difference upwards.
 
-    ``None`` when no trial has both. ``rows`` are the trials of the table: the front first, then
-    the cheapest. ``unplotted`` counts the trials for which the log had no answer.
+    ``None`` when no trial has both. ``notes`` say what is not drawn.
     """
     trials = run.get("trials") or ()
     answered = [trial for trial in trials if trial["quality_difference_low"] is not None]
@@ -46,8 +47,7 @@ def trials_chart(run: Mapping[str, Any]) -> dict[str, Any] | None:
         "infeasible": [_point(trial) for trial in plotted if not trial["feasible"]],
         "front": [_point(trial) for trial in front],
         "found": _point(found) if found else None,
-        "unplotted": len(trials) - len(answered),
-        "left_out": len(others) - len(plotted),
+        "notes": _left_out(len(trials) - len(answered), len(others) - len(plotted)),
     }
 
 
@@ -61,8 +61,72 @@ def trial_rows(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def band_chart(rollout: Mapping[str, Any]) -> dict[str, Any] | None:
-    """placeholder"""
-    return None
+    """A rollout's confidence sequence, in points of quality against scored sessions.
+
+    ``None`` before there are enough sessions for bounds. ``events`` are the publications that
+    fell within the drawn sessions, each at the first session after it.
+    """
+    report = rollout.get("report")
+    path = report["path"] if report else ()
+    if not path:
+        return None
+    plan = rollout["plan"]
+    margin, level = -100 * plan["margin"], f"{100 * (1 - plan['alpha']):g} %"
+    rows = [
+        {
+            "x": point["units"],
+            "estimate": _finite(100 * point["estimate"]),
+            "low": _finite(100 * point["low"]),
+            "high": _finite(100 * point["high"]),
+        }
+        for point in path
+    ]
+    floor, ceiling = _window(rows, margin)
+    return {
+        "kind": "band",
+        "finding": f"{rollout['sentence']} Drawn over {count(rows[-1]['x'])} scored sessions.",
+        "level": level,
+        "notes": [],
+        "margin": margin,
+        "rows": rows,
+        "floor": floor,
+        "ceiling": ceiling,
+        "events": _events(rollout["log"], path),
+    }
+
+
+def band_rows(rollout: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The points of the band for its table: every few, and the last; newest first."""
+    report = rollout.get("report")
+    path = list(report["path"]) if report else []
+    return list(_thin(path[::-1], MAX_BAND_ROWS))
+
+
+def _window(rows: Sequence[Mapping[str, Any]], margin: float) -> tuple[float, float]:
+    """What the drawing shows: the margin and the estimates with room around them.
+
+    The first bounds are far wider than anything that is decided; they run off the edge.
+    """
+    last = rows[-1]
+    shown = [row["estimate"] for row in rows if row["estimate"] is not None]
+    shown += [value for value in (last["low"], last["high"]) if value is not None]
+    reach = 1.5 * max(abs(value) for value in (*shown, margin))
+    edge = float(max(1, math.ceil(reach)))
+    return -edge, edge
+
+
+def _events(
+    log: Sequence[Mapping[str, Any]], path: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Publications by the index of the first drawn session after them; one per index."""
+    found: dict[int, dict[str, Any]] = {}
+    for entry in log:
+        if entry["serial"] is None:
+            continue
+        index = bisect_left(path, entry["at_us"], key=lambda point: int(point["assigned_at_us"]))
+        if 0 < index < len(path):
+            found[index] = {"index": index, "label": f"serial {entry['serial']}"}
+    return list(found.values())
 
 
 def spend_total(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -104,6 +168,15 @@ def _trials_finding(
         f"{words} Found: trial {found['number']}, saving {100 * found['saving_share']:.1f} % with "
         f"quality no worse than {points(found['quality_difference_low'])}."
     )
+
+
+def _left_out(unanswered: int, thinned: int) -> list[str]:
+    notes = []
+    if unanswered:
+        notes.append(f"Not drawn: {count(unanswered)} of which the log can't tell the quality.")
+    if thinned:
+        notes.append(f"Left out to keep it readable: {count(thinned)} points off the front.")
+    return notes
 
 
 def _point(trial: Mapping[str, Any]) -> list[float | int | None]:

@@ -43,8 +43,8 @@ _STATES: Mapping[str, tuple[str, str]] = {
     "superseded": ("–", "neutral"),
     "rolled_back": ("↩", "bad"),
     "promoted": ("✓", "good"),
-    "undecided": ("?", "doubt"),
-    "holding": ("‖", "doubt"),
+    "starting": ("○", "info"),
+    "withdrawn": ("✕", "neutral"),
     "supported": ("✓", "good"),
     "contradicted": ("✕", "bad"),
     "stale": ("?", "doubt"),
@@ -110,12 +110,16 @@ def brief(number: int | float | None) -> Markup | str:
 
 
 def share(part: float | None) -> Markup | str:
-    """A share of one as a percentage with three significant digits."""
+    """A share of one as a percentage with three significant digits; nearly all is never all."""
     if part is None:
         return UNKNOWN
     percent = 100 * part
     size = abs(percent)
-    decimals = 1 if size >= 10 or size == 0 else 2 if size >= 0.1 else 3
+    decimals = 1 if size >= 10 else 2 if size >= 0.1 else 3
+    if size in (0, 100):
+        decimals = 0
+    elif 99.95 <= size < 100:
+        decimals = 3
     return Markup('<span title="{!r}">{} %</span>').format(part, _signed(percent, decimals))
 
 
@@ -160,6 +164,13 @@ def moment(at_us: int | None) -> Markup | str:
     stamp = iso(at_us)
     shown = stamp.replace("T", " ").removesuffix("Z")
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(stamp, shown, shown)
+
+
+def clock(at_us: int) -> Markup:
+    """The time of the day in UTC; the whole of it in ``title``."""
+    stamp = iso(at_us)
+    shown = stamp.replace("T", " ").removesuffix("Z")
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(stamp, shown, shown[11:])
 
 
 def ago(at_us: int | None, now_us: int | None = None) -> Markup | str:
@@ -223,6 +234,7 @@ def _minus(text: str) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "ago": ago,
     "brief": brief,
+    "clock": clock,
     "count": count,
     "cut": cut,
     "duration": duration,

@@ -225,6 +225,7 @@ class _Pages:
             rollout=shown,
             address=address,
             chart=charts.band_chart(shown),
+            points=charts.band_rows(shown),
             steers=offered_steers(shown) if self._can_act else (),
         )
 

@@ -25,7 +25,7 @@
       type: "value", name: name, nameLocation: "middle", scale: true,
       nameTextStyle: { color: colours.soft },
       axisLabel: { color: colours.soft },
-      axisLine: { lineStyle: { color: colours.soft } },
+      axisLine: { onZero: false, lineStyle: { color: colours.soft } },
       splitLine: { lineStyle: { color: colours.line } },
     }, more);
   }
@@ -57,8 +57,8 @@
     options.xAxis = axis("saving in % of the cost → better", colours, { nameGap: 32 });
     options.yAxis = axis("lower bound of quality, points ↑ better", colours, { nameGap: 44 });
     options.series = [
-      { name: "outside the limits", type: "scatter", data: data.infeasible, symbol: "emptyCircle",
-        symbolSize: 5, itemStyle: { color: colours.soft, opacity: 0.5 } },
+      { name: "outside the limits", type: "scatter", data: data.infeasible, symbol: "diamond",
+        symbolSize: 7, itemStyle: { color: "transparent", borderColor: colours.soft } },
       { name: "within the limits", type: "scatter", data: data.feasible, symbolSize: 6,
         itemStyle: { color: colours.stable, opacity: 0.5 } },
       { name: "front", type: "line", step: "start", data: data.front, symbol: "circle",
@@ -69,54 +69,56 @@
     ];
     if (data.found) {
       options.series.push({ name: "found", type: "scatter", data: [data.found],
-        symbol: "emptyCircle", symbolSize: 18, z: 5,
-        itemStyle: { color: colours.canary, borderWidth: 3 } });
+        symbol: "circle", symbolSize: 18, z: 5,
+        itemStyle: { color: "transparent", borderColor: colours.canary, borderWidth: 3 } });
     }
     return options;
   }
 
   function band(data, colours) {
     const options = frame(colours);
+    const rows = data.rows;
+    const bandName = data.level + " confidence sequence";
+    const lineName = "difference, canary − control";
+    const bound = (value) => (value === null ? "open" : written(value));
+    const low = (row) => (row.low === null ? data.floor : Math.max(row.low, data.floor));
+    const high = (row) => (row.high === null ? data.ceiling : Math.min(row.high, data.ceiling));
+    const line = (value, text, look) => ({
+      yAxis: value, lineStyle: Object.assign({ width: 1 }, look),
+      label: { formatter: text, color: look.color, position: "insideEndTop" },
+    });
     options.tooltip.trigger = "axis";
     options.tooltip.formatter = (items) => {
-      const row = data.rows[items[0].dataIndex];
-      return row.label + "\ndifference " + written(row.estimate) + " pt\n95 % band " +
-        (row.low === null ? "open" : written(row.low)) + " to " +
-        (row.high === null ? "open" : written(row.high)) + " pt";
+      const row = rows[items[0].dataIndex];
+      return "after " + row.x + " scored sessions\ndifference " + bound(row.estimate) + " pt\n" +
+        data.level + " band " + bound(row.low) + " to " + bound(row.high) + " pt";
     };
-    options.legend.data = ["difference, canary − control", "95 % confidence sequence"];
-    options.xAxis = axis(data.x_name, colours, {
-      type: "category", nameGap: 32, scale: false, boundaryGap: false,
-      data: data.rows.map((row) => row.x), splitLine: { show: false },
+    options.legend.data = [lineName, bandName];
+    options.xAxis = axis("scored sessions of canary and control", colours, {
+      type: "category", nameGap: 32, boundaryGap: false,
+      data: rows.map((row) => row.x), splitLine: { show: false },
     });
     options.yAxis = axis("points of quality", colours, {
       nameGap: 44, min: data.floor, max: data.ceiling,
     });
-    const edge = (pick) => data.rows.map(pick);
-    const below = edge((row) => Math.max(row.low === null ? data.floor : row.low, data.floor));
-    const above = edge((row) => Math.min(row.high === null ? data.ceiling : row.high, data.ceiling));
     options.series = [
-      { name: "95 % confidence sequence", type: "line", stack: "band", stackStrategy: "all",
-        data: below, symbol: "none", lineStyle: { opacity: 0 }, silent: true,
+      { name: bandName, type: "line", stack: "band", stackStrategy: "all", silent: true,
+        data: rows.map(low), symbol: "none", lineStyle: { opacity: 0 },
         itemStyle: { color: colours.stable } },
-      { name: "95 % confidence sequence", type: "line", stack: "band", stackStrategy: "all",
-        data: above.map((value, index) => value - below[index]), symbol: "none", silent: true,
+      { name: bandName, type: "line", stack: "band", stackStrategy: "all", silent: true,
+        data: rows.map((row) => high(row) - low(row)), symbol: "none",
         lineStyle: { opacity: 0 }, itemStyle: { color: colours.stable },
         areaStyle: { color: colours.stable, opacity: 0.2 } },
-      { name: "difference, canary − control", type: "line", data: edge((row) => row.estimate),
-        symbol: "none", lineStyle: { color: colours.canary, width: 2 },
-        itemStyle: { color: colours.canary },
-        markLine: { silent: true, symbol: "none",
-          data: [
-            { yAxis: 0, lineStyle: { color: colours.soft, type: "solid" },
-              label: { formatter: "no difference", position: "insideEndTop", color: colours.soft } },
-            { yAxis: data.margin, lineStyle: { color: colours.bad, type: "dashed", width: 2 },
-              label: { formatter: "margin " + written(data.margin), color: colours.bad,
-                position: "insideEndTop" } },
-          ].concat(data.events.map((event) => ({
-            xAxis: event.index, lineStyle: { color: colours.soft, type: "dotted" },
-            label: { formatter: event.label, color: colours.soft, position: "insideStartTop" },
-          }))) } },
+      { name: lineName, type: "line", data: rows.map((row) => row.estimate), symbol: "none",
+        lineStyle: { color: colours.canary, width: 2 }, itemStyle: { color: colours.canary },
+        markLine: { silent: true, symbol: "none", data: [
+          line(0, "no difference", { color: colours.soft, type: "solid" }),
+          line(data.margin, "margin " + written(data.margin),
+            { color: colours.bad, type: "dashed", width: 2 }),
+        ].concat(data.events.map((event) => ({
+          xAxis: event.index, lineStyle: { color: colours.soft, type: "dotted" },
+          label: { formatter: event.label, color: colours.soft, position: "end", rotate: 0 },
+        }))) } },
     ];
     return options;
   }
