@@ -39,7 +39,10 @@ def judge_claim(
 ) -> Judgement:
     """The verdict on ``claim`` from what happened before it was made."""
     if claim.kind in ("tests", "lint", "types", "build", "all_checks"):
-        return _judge_check(claim, statement.position, evidence, admits_failures)
+        judged = _judge_check(claim, statement.position, evidence, admits_failures)
+        if judged.verdict != "supported" and _is_followed_by_run(claim, statement, evidence):
+            return Judgement("not_checkable", "A run follows in the same turn: it may announce it.")
+        return judged
     if claim.kind == "file":
         return _judge_file(claim, statement.position, evidence)
     if claim.kind in ("commit", "push", "pr"):
@@ -47,6 +50,14 @@ def judge_claim(
     if claim.kind == "failure":
         return _judge_failure(claim, statement.position, evidence)
     return _judge_literal(claim, statement.position, evidence)
+
+
+def _is_followed_by_run(claim: Claim, statement: Statement, evidence: SessionEvidence) -> bool:
+    return any(
+        check.position > statement.position and check.step.turn_id == statement.turn_id
+        for check in evidence.checks
+        if claim.kind in (check.kind, "all_checks")
+    )
 
 
 def _unless_gap(evidence: SessionEvidence, after: int, before: int, found: Judgement) -> Judgement:
@@ -128,9 +139,9 @@ def _judge_recent(
     if latest.outcome == "empty" and not passed:
         return _unless_gap(
             evidence,
-            latest.position,
+            0,
             position,
-            Judgement("contradicted", "The last test run found no tests.", (latest.step,)),
+            Judgement("unverified", "The last test run found no tests.", (latest.step,)),
         )
     if not passed:
         if latest.outcome == "unknown" or any(check.outcome == "failed" for check in recent):
@@ -201,7 +212,9 @@ def _judge_count(
     if count in possible:
         return None
     reason = f"The run shows {best.counts.passed if best.counts else 0} passed, not {count}."
-    if len(checks) == 1 and best.in_full_view and count > max(possible):
+    if not best.in_full_view:
+        return None
+    if len(checks) == 1 and count > max(possible):
         return Judgement("contradicted", reason, (best.step,))
     return None if count < max(possible) else Judgement("unverified", reason, (best.step,))
 

@@ -45,7 +45,9 @@ _WORTH_READING = re.compile(
 _NOT_ASSERTED = re.compile(
     r"(?i)\b(?:should|would|could|might|may|will|must|can|if|once|when|whenever|until|unless"
     r"|whether"
-    r"|let me|let's|let us|i'll|we'll|i will|going to|makes?|keeps?|gets?|to (?:ensure|verify"
+    r"|let me|let's|let us|i'll|we'll|i will|going to|makes?|keeps?|gets?"
+    r"|confirming|checking|running|re-?running"
+    r"|to (?:ensure|verify"
     r"|check|confirm|see|make"
     r"|get|have|run|keep)|make sure|making sure|ensures?|ensuring|verify|verifying|check (?:that|if"
     r"|whether)|confirm that|needs?|need to|wants?|want to|expect(?:s|ed)?|so that|please|assuming"
@@ -59,13 +61,17 @@ _NEGATED = re.compile(
     r"|hardly|only|some|most|many|few|almost|nearly|partially|isn't|aren't|wasn't|weren't|don't"
     r"|doesn't|didn't|won't|can't|couldn't|haven't|hasn't|hadn't|instead|rather)\b|n't\b|n’t\b"
 )
+_OF_EARLIER = re.compile(
+    r"(?i)\b(?:previous|earlier|old|stale|last night's) (?:test )?run\b|\A\s*<(?:analysis|summary)>"
+)
 _CONDITION_AFTER = re.compile(
     r"(?i)^[^.]{0,40}?\b(?:if|when|once|unless|until|isn't|is not|aren't|are not|was not|except|but"
     r" not|enough|only if|depends|before|on main|upstream|in ci)\b"
 )
 _END = (
     r"(?=\s*(?:$|[.,;:!)*_✓✅—–(|]|\b(?:and|with|now|again|successfully|cleanly|locally|too|as well"
-    r"|after|on|in|at|without|but|so|for|under|across|here|this time|including|plus|both|—)\b))"
+    r"|after|on|in|at|but|so|without (?:any )?(?:errors?|failures?|issues?|warnings?)"
+    r"|for|under|across|here|this time|including|plus|both|—)\b))"
 )
 _NUMBER = r"\d{1,3}(?:,\d{3})+|\d+"
 _TESTS = re.compile(
@@ -198,12 +204,16 @@ def read_claims(text: str) -> tuple[Claim, ...]:
     if ">" in prose:
         prose = _QUOTED_LINE.sub("", prose)
     found: dict[tuple[str, str, int | None, bool], Claim] = {}
+    if _OF_EARLIER.search(prose):
+        return ()
+    context = ""
     for sentence in _SENTENCE_END.split(prose):
         sentence = sentence.strip()
         if len(sentence) < 4 or not _WORTH_READING.search(sentence):
             continue
-        for claim in _sentence_claims(sentence, prose):
+        for claim in _sentence_claims(sentence, context):
             found.setdefault((claim.kind, claim.subject, claim.count, claim.qualified), claim)
+        context = sentence
     return tuple(found.values())
 
 
@@ -215,7 +225,7 @@ def admits_failures(text: str) -> bool:
     return False
 
 
-def _sentence_claims(sentence: str, prose: str) -> list[Claim]:
+def _sentence_claims(sentence: str, context: str) -> list[Claim]:
     if sentence.endswith("?"):
         return []
     words = _clip(sentence)
@@ -232,7 +242,7 @@ def _sentence_claims(sentence: str, prose: str) -> list[Claim]:
         claims.append(
             Claim("literal", words, subject=returned.group("expr"), value=returned.group("value"))
         )
-    claims += _check_claims(unquoted, words)
+    claims += _check_claims(unquoted, words, context)
     failing = _FAILING.search(unquoted)
     if failing and _asserted(unquoted, failing.start(), failing.end()):
         claims.append(Claim("failure", words, subject="check"))
@@ -248,10 +258,12 @@ def _sentence_claims(sentence: str, prose: str) -> list[Claim]:
     return claims
 
 
-def _check_claims(sentence: str, words: str) -> list[Claim]:
+def _check_claims(sentence: str, words: str, context: str) -> list[Claim]:
     claims: list[Claim] = []
     plain = sentence.replace("✅", " ").replace("✓", " ")
-    for match in _TESTS.finditer(plain):
+    lowered = plain.lower()
+    names_tests = "test" in lowered or "suite" in lowered or "spec" in lowered
+    for match in _TESTS.finditer(plain) if names_tests else ():
         start = match.start("quant") if match.group("quant") else match.start("noun")
         if not _asserted(plain, start, match.end("verb")):
             continue
@@ -275,17 +287,19 @@ def _check_claims(sentence: str, words: str) -> list[Claim]:
             )
         )
         claims += _listed(match.group("list"), words)
-    zero = _ZERO_FAILED.search(plain)
+    zero = _ZERO_FAILED.search(plain) if names_tests or "example" in lowered else None
     if zero and _asserted(plain, zero.start(), zero.start() + 1):
         claims.append(Claim("tests", words, count=int(zero.group("num").replace(",", ""))))
-    if not claims and _TEST_WORD.search(plain):
+    if not claims and (_TEST_WORD.search(plain) or _TEST_WORD.search(context)):
         pronoun = _PRONOUN.search(plain)
         if pronoun and _asserted(plain, pronoun.start(), pronoun.end()):
             claims.append(Claim("tests", words))
-    for kind, pattern in (("lint", _LINT), ("types", _TYPES), ("build", _BUILD)):
+    for kind, hint, pattern in _OTHER_CHECKS:
+        if not hint.search(lowered):
+            continue
         for match in pattern.finditer(plain):
             if _asserted(plain, match.start(), match.end(), own_negation=True):
-                claims.append(Claim(kind, words))  # type: ignore[arg-type]
+                claims.append(Claim(kind, words))
                 if kind == "lint" and match.group("mid"):
                     claims += _listed(match.group("mid"), words)
                 break
@@ -294,6 +308,13 @@ def _check_claims(sentence: str, words: str) -> list[Claim]:
         if green and _asserted(plain, green.start(), green.end()):
             claims.append(Claim("all_checks", words, total=True))
     return claims
+
+
+_OTHER_CHECKS: tuple[tuple[ClaimKind, re.Pattern[str], re.Pattern[str]], ...] = (
+    ("lint", re.compile(r"lint|ruff|clippy|credo|biome|flake8"), _LINT),
+    ("types", re.compile(r"type|tsc|mypy|pyright"), _TYPES),
+    ("build", re.compile(r"build|compiles"), _BUILD),
+)
 
 
 def _listed(text: str, words: str) -> list[Claim]:
@@ -318,5 +339,7 @@ def _asserted(sentence: str, start: int, end: int, *, own_negation: bool = False
 
 def _clip(sentence: str) -> str:
     """The words of a claim as they may be shown: no control characters, at most 160 characters."""
+    if len(sentence) <= 160 and sentence.isprintable():
+        return sentence
     shown = "".join(char if char.isprintable() else " " for char in sentence)
     return shown if len(shown) <= 160 else shown[:159] + "…"

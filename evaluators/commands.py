@@ -66,7 +66,7 @@ class CommandLine:
         end = self._pipeline_end(index)
         if end != index and not self.pipefail:
             return False
-        if any(segment.joined_by != "&&" for segment in self._after(end)):
+        if any(segment.joined_by not in ("&&", "|") for segment in self._after(end)):
             return False
         start = index
         while self.segments[start].joined_by == "|":

@@ -33,25 +33,36 @@ class Evaluator(Protocol):
     def evaluate(self, trace: SessionTrace) -> Score: ...
 
 
+_digested: tuple[SessionTrace | None, str] = (None, "")
+
+
 def digest_trace(trace: SessionTrace) -> str:
     """Digest of everything an evaluator may read: same digest, same score.
 
     32 hex digits of BLAKE2b over the turns, texts, tool calls and prompts in their order.
+    Remembers the last trace, which several evaluators ask for.
     """
-    digest = hashlib.blake2b(trace.session_id.encode("utf-8", "replace"), digest_size=16)
-    for part in _parts(trace):
-        encoded = part.encode("utf-8", "replace")
-        digest.update(len(encoded).to_bytes(8, "big"))
-        digest.update(encoded)
-    return digest.hexdigest()
+    global _digested
+    remembered, digest = _digested
+    if remembered is trace:
+        return digest
+    parts = list(_parts(trace))
+    lengths = ",".join([str(len(part)) for part in parts])  # so that no two lists join alike
+    joined = "\n".join((lengths, *parts)).encode("utf-8", "replace")
+    digest = hashlib.blake2b(joined, digest_size=16).hexdigest()
+    _digested = (trace, digest)
+    return digest
 
 
 def _parts(trace: SessionTrace) -> Iterable[str]:
+    yield trace.session_id
     for traced in trace.turns:
-        turn = traced.turn
+        turn, usage = traced.turn, traced.turn.usage
         yield (
             f"{turn.turn_id}|{turn.started_at_us}|{turn.ended_at_us}|{turn.agent_id}|{turn.status}"
-            f"|{turn.attempts}|{turn.stop_reason}|{turn.model}|{turn.usage}|{traced.text_state}"
+            f"|{turn.attempts}|{turn.stop_reason}|{turn.model}|{turn.request_class}"
+            f"|{traced.text_state}|{usage.new_tokens}|{usage.cache_read_tokens}"
+            f"|{usage.output_tokens}"
         )
         yield from traced.texts
         for tool in traced.tools:

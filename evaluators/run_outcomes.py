@@ -54,7 +54,9 @@ _EXAMPLES = re.compile(r"(?m)^\s*(?:\d+ doctests?, )?(\d+) (?:examples?|tests?),
 _SUREFIRE = re.compile(r"Tests run: (\d+), Failures: (\d+), Errors: (\d+)(?:, Skipped: (\d+))?")
 _CTEST = re.compile(r"\d+% tests passed, (\d+) tests failed out of (\d+)")
 _PLAYWRIGHT = re.compile(r"(?m)^\s+(\d+) (passed|failed|skipped|flaky)(?: \([\d.]+m?s\))?$")
-_BUN = re.compile(r"(?m)^\s*(\d+) pass\n(?:\s*\d+ skip\n)?\s*(\d+) fail$")
+_BUN = re.compile(r"(?m)^\s*(\d+) fail$(?=(?:.*\n)+?.*\bRan \d+ tests? across )")
+_BUN_RAN = re.compile(r"\bRan (\d+) tests? across ")
+_BUN_OTHER = re.compile(r"(?m)^\s*(\d+) (skip|errors?)$")
 _DOTNET = re.compile(r"(?:Passed|Failed)!\s+- Failed:\s+(\d+), Passed:\s+(\d+)")
 
 
@@ -135,7 +137,7 @@ def read_test_counts(output: str) -> TestCounts | None:
             return counts
     if "no tests ran" in text or "collected 0 items" in text:
         return TestCounts(0, 0, empty=True)
-    if "Ran " in text:
+    if "Ran " in text and " in " in text:
         counts = _unittest(text)
         if counts is not None:
             return counts
@@ -195,7 +197,12 @@ def _read_playwright(text: str, match: re.Match[str]) -> TestCounts:
 
 
 def _read_bun(text: str, match: re.Match[str]) -> TestCounts:
-    return _sum_counts([(int(p), int(f), 0) for p, f in _BUN.findall(text)])
+    failed = int(match.group(1))
+    ran = _BUN_RAN.search(text, match.end())
+    others = {name[:4]: int(number) for number, name in _BUN_OTHER.findall(text)}
+    skipped = others.get("skip", 0)
+    passed = (int(ran.group(1)) if ran else 0) - failed - skipped
+    return _sum_counts([(max(0, passed), max(failed, others.get("erro", 0)), skipped)])
 
 
 def _read_dotnet(text: str, match: re.Match[str]) -> TestCounts:
@@ -214,19 +221,43 @@ _LESS_COMMON = (
 
 _CHECK_FAILED = re.compile(
     r"error TS\d+|Found [1-9]\d* errors?\b|\b[1-9]\d* problems? \([1-9]\d* errors?"
-    r"|(?m:^[1-9]\d* errors?, \d+ warnings?)|(?m:^[1-9]\d* issues?[:.])|BUILD FAIL(?:ED|URE)"
+    r"|(?m:^[1-9]\d* errors?, \d+ warnings?)|(?m:^(?:\[[\w:-]+\] )?[1-9]\d* issues?[:.])"
+    r"|BUILD FAIL(?:ED|URE)"
+    r"|exited with code [1-9]|ERROR task failed|Some (?:errors|warnings) were emitted"
     r"|npm ERR!|ELIFECYCLE|(?m:^error(?:\[E\d+\])?: )|Failed to compile|\bBuild failed\b"
 )
 _CHECK_PASSED = re.compile(
-    r"All checks passed!|Success: no issues found|(?m:^0 issues\.)|found no issues"
+    r"All checks passed!|Success: no issues found|(?m:^(?:\[[\w:-]+\] )?0 issues\.)"
+    r"|No fixes applied|\bBuild success\b|found no issues"
     r"|BUILD SUCCESS(?:FUL)?|No ESLint warnings or errors|Found 0 errors|(?m:^0 errors, )"
     r"|(?m:^\s*Finished )|\bbuilt in [\d.]+m?s\b|Compiled successfully|no problems found"
 )
 
 
+_ECHOED_COMMAND = re.compile(r"(?m)^(?:\[[\w:-]+\] )?[$>] .*$")
+_ABSENT = re.compile(
+    r"(?i)command not found|no such file or directory|missing script|script not found|unrecognized"
+    r" subcommand|has no script|_NO_SCRIPT|no module named (?:pytest|mypy)|no rule to make target"
+    r"|is not recognized as"
+)
+
+
+def says_absent(output: str) -> bool:
+    """Does the output begin by saying that the runner, script or folder isn't there?"""
+    return _ABSENT.search(output[:600]) is not None
+
+
 def read_check_output(output: str) -> Outcome:
-    """Passed, failed or unknown from the output of a linter, type checker or build."""
+    """Passed, failed, absent or unknown from the output of a linter, type checker or build.
+
+    Linters and type checkers are silent when they find nothing: an output of which nothing is left
+    but the echoed command counts as passed.
+    """
     text = ANSI.sub("", output) if "\x1b" in output else output
+    if says_absent(text):
+        return "absent"
     if _CHECK_FAILED.search(text):
         return "failed"
-    return "passed" if _CHECK_PASSED.search(text) else "unknown"
+    if _CHECK_PASSED.search(text) or not _ECHOED_COMMAND.sub("", text).strip():
+        return "passed"
+    return "unknown"

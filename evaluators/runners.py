@@ -175,6 +175,8 @@ def recognise(words: tuple[str, ...]) -> Runner | None:
         found = ("tests", program)
     if found is None or any(word in _NOT_A_RUN for word in rest):
         return None
+    if found[1] == "go test" and "-c" in rest:
+        return None  # compiles the test binary only
     kind, name = found
     return Runner(kind, name, kind == "tests" and _is_subset(name, rest))
 

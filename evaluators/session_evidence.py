@@ -22,6 +22,7 @@ from evaluators.run_outcomes import (
     read_exit_code,
     read_printed_status,
     read_test_counts,
+    says_absent,
 )
 from evaluators.runners import CheckKind, Runner, recognise
 from loop.domain.turns import SessionTrace, ToolEvidence
@@ -49,11 +50,18 @@ _PRINTS_FILES = frozenset(
 )
 _BACKGROUND = "running in background"
 _TIME_OUT = re.compile(r"(?i)timed out|interrupted|\bkilled\b")
-_ABSENT = re.compile(
-    r"(?i)command not found|no such file or directory|missing script"
-    r"|no module named (?:pytest|mypy)"
-    r"|not recognized|cannot find module|no rule to make target|could not find a version"
+_NO_OUTPUT = "(Bash completed with no output)"
+_NOT_RUN = "Sibling tool call errored"
+_HOOK = re.compile(
+    r"(?i)lint|biome|tsc|type-?check|mypy|ruff|hook|husky|prettier|clippy|go vet|credo"
+    r"|Checked \d+ files"
 )
+_OTHER_TREE = frozenset(
+    ("stash", "worktree", "switch", "merge", "rebase", "pull", "cherry-pick", "bisect")
+)
+_BACKGROUND_FILE = re.compile(r"/tasks/[\w-]+\.output$")
+_SCRATCH = ("/tmp/", "/var/tmp/", "-")  # noqa: S108
+_SUMMARY_AGENT = "acompact"
 
 GitVerb = Literal["commit", "push", "pr", "revert"]
 CheckOutcome = Outcome | Literal["hidden"]
@@ -173,7 +181,9 @@ def _read(trace: SessionTrace) -> SessionEvidence:
     for traced in trace.turns:
         turn = traced.turn
         position += _STRIDE
-        for text in traced.texts:
+        # A compaction retells the session, an auxiliary request titles it: neither claims anything.
+        retells = turn.agent_id.startswith(_SUMMARY_AGENT) or turn.request_class == "auxiliary"
+        for text in () if retells else traced.texts:
             spoken.append((position, turn.started_at_us, turn.turn_id, turn.agent_id, text))
         texts_hidden = texts_hidden or traced.text_state == "redacted"
         for tool in traced.tools:
@@ -194,6 +204,8 @@ def _read(trace: SessionTrace) -> SessionEvidence:
                     _read_command(step, checks, edits, git_actions, gaps)
             elif name in BACKGROUND_TOOLS:
                 _read_background(step, checks, gaps)
+            elif name == "Read" and step.path and _BACKGROUND_FILE.search(step.path):
+                gaps.append(position)  # the result of a run that started at another time
             elif (
                 tool.call.inferred
                 or (name in AGENT_TOOLS and not has_subagents)
@@ -264,7 +276,7 @@ def visible_output(tool: ToolEvidence) -> str | None:
     if tool.output_state in ("present", "truncated") and not (
         tool.call.success is False and is_opaque_error(tool.output_text)
     ):
-        return tool.output_text
+        return "" if tool.output_text == _NO_OUTPUT else tool.output_text
     return None
 
 
@@ -281,9 +293,12 @@ def _read_command(
     git_actions: list[GitAction],
     gaps: list[int],
 ) -> None:
-    assert step.command is not None
+    if step.command is None:
+        return
     line, runners = _understand(step.command)
     tool = step.tool
+    if _NOT_RUN in tool.output_text[:100]:
+        return
     output = visible_output(tool)
     ran = [index for index, runner in enumerate(runners) if runner is not None]
     for index, segment in enumerate(line.segments[: _STRIDE - 1]):
@@ -297,7 +312,7 @@ def _read_command(
             continue
         program = words[0]
         if program == "git":
-            _read_git(step, position, line, index, words, output, edits, git_actions)
+            _read_git(step, position, line, index, words, output, edits, git_actions, gaps)
         elif program == "gh" and words[1:3] == ("pr", "create"):
             git_actions.append(
                 GitAction(position, step, "pr", _succeeded(tool.call.success, line, index))
@@ -308,6 +323,11 @@ def _read_command(
             path = _written_path(segment.text, words)
             if path is not None:
                 edits.append(FileEdit(position, step, path, tool.call.success, _is_code(path)))
+    if any(
+        s.words[:1] == ("git",) and s.words[1:2] and s.words[1] in _OTHER_TREE
+        for s in line.segments
+    ):
+        gaps.append(step.position + len(line.segments))
     if not any(runner and runner.kind == "tests" for runner in runners) and output:
         _read_incidental_summary(step, line, output, checks)
 
@@ -315,6 +335,8 @@ def _read_command(
 def _written_path(text: str, words: tuple[str, ...]) -> str | None:
     if words[0] == "sed" and any(word.startswith("-i") for word in words[1:]):
         return words[-1]
+    if words[0] in ("cp", "mv") and len(words) > 2 and not words[-1].startswith(_SCRATCH):
+        return words[-1] if "." in words[-1].rsplit("/", 1)[-1] else None
     if words[0] == "patch" or words[:2] == ("perl", "-pi"):
         return words[-1] if len(words) > 1 else "patch"
     if words[0] == "tee":
@@ -344,6 +366,7 @@ def _read_git(
     output: str | None,
     edits: list[FileEdit],
     git_actions: list[GitAction],
+    gaps: list[int],
 ) -> None:
     rest = list(words[1:])
     while rest and rest[0].startswith("-"):
@@ -358,6 +381,8 @@ def _read_git(
         if output and "nothing to commit" in output:
             succeeded = None
         git_actions.append(GitAction(position, step, "commit", succeeded, commits))
+        if succeeded is not False and (output is None or _HOOK.search(output)):
+            gaps.append(position)  # a hook may have run checks
     elif verb == "push" and "--dry-run" not in arguments:
         succeeded = _succeeded(success, line, index)
         if succeeded is None and output and _PUSH_DONE.search(output) and "rejected" not in output:
@@ -409,6 +434,8 @@ def _outcome(
     success = step.tool.call.success
     if success is None or (output and _BACKGROUND in output[:400]):
         return "unknown"
+    if any(segment.words[:2] == ("git", "stash") for segment in line.segments):
+        return "unknown"  # it ran on another tree
     if counts is not None:
         if counts.failed:
             return "failed"
@@ -430,7 +457,7 @@ def _outcome(
             return _hidden_outcome(step, line, index, runner, output, alone=alone)
         return "unknown"
     code = read_exit_code(output) if output else None
-    if code in (126, 127) or (output and _ABSENT.search(output[:600]) and runner.kind != "build"):
+    if code in (126, 127) or (output and says_absent(output) and runner.kind != "build"):
         return "absent"
     if code in (124, 130, 137, 143) or (output and _TIME_OUT.search(output[-300:])):
         return "unknown"
@@ -451,13 +478,11 @@ def _hidden_outcome(
     """The outcome where the exit status is another command's: from the output, if at all."""
     if output is None or step.tool.output_state == "truncated":
         return "unknown"
-    if runner.kind == "tests" or not alone:
-        return "hidden"
-    if not line.output_is_passed_on(index):
+    if says_absent(output):
+        return "absent"
+    if runner.kind == "tests" or not alone or not line.output_is_passed_on(index):
         return "hidden"
     read = read_check_output(output)
-    if read == "unknown" and not output.strip() and step.tool.call.success:
-        return "passed"
     return "hidden" if read == "unknown" else read
 
 

@@ -120,7 +120,7 @@ def _label(
 ) -> tuple[str, str]:
     step = steps[index]
     call = step.tool.call
-    if call.inferred:
+    if call.inferred or not call.name:
         label = "failed, recovered" if _recovers(steps, index) else "failed"
         return (
             label,
@@ -134,6 +134,8 @@ def _label(
         return "no result seen", ""
     if call.success is False:
         error = step.tool.output_text[:400]
+        if "Sibling tool call errored" in error:
+            return "not run", ""
         if _UNKNOWN_TOOL.search(error):
             return "unknown tool", f"{_printable(call.name)} does not exist."
         if _INVALID.search(error):
@@ -210,7 +212,7 @@ def _recovers(steps: Sequence[Step], index: int) -> bool:
     following = [step for step in steps[index + 1 :] if step.agent_id == failed.agent_id][
         :RECOVERY_CALLS
     ]
-    if failed.tool.call.inferred:
+    if failed.tool.call.inferred or not name:
         return any(s.tool.call.name in EDIT_TOOLS and s.tool.call.success for s in following)
     return any(s.tool.call.name == name and s.tool.call.success for s in following)
 
