@@ -65,8 +65,8 @@ def _skills() -> dict[str, ModelSkill]:
             takes_sampling=True,
         ),
         HAIKU: ModelSkill(
-            ability=0.58,
-            spread=0.07,
+            ability=0.62,
+            spread=0.05,
             ceiling=0.96,
             unfaithful_share=0.45,
             seconds_per_request=3.0,
