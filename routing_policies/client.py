@@ -117,7 +117,7 @@ class PolicyClient:
         self._trusted = trusted
         self._service = ServiceConnection(service_url, token)
         self._state = LastKnownGood(state_path) if state_path else None
-        self._kept = kept_routes or KeptRoutes()
+        self._kept = KeptRoutes() if kept_routes is None else kept_routes
         self._now_us = now_us
         self._loaded: _Loaded | None = None  # replaced whole: readers see the old or the new one
         self._etag = ""

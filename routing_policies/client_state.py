@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class LastKnownGood:
     def save(self, saved: SavedPublication) -> None:
         """Replaces the file durably: a crash leaves the old one or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.draft")
+        draft = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}.draft")
         document = {"envelope": base64.b64encode(saved.envelope).decode(), "etag": saved.etag}
         with draft.open("w") as file:
             json.dump(document, file)

@@ -54,7 +54,7 @@ def read_features(
     in_tool_loop = any(_has_tool_result(message) for message in turn)
     agent_id = headers.get("x-claude-code-agent-id", "")
     return RouteRequest(
-        requested_model=str(body.get("model") or ""),
+        requested_model=_clean(str(body.get("model") or "")),
         session_id=session_of(body, headers),
         agent_id=agent_id,
         agent_name=headers.get("x-claude-code-agent-type", ""),
@@ -94,7 +94,7 @@ def session_of(body: Mapping[str, Any], headers: Mapping[str, str]) -> str:
         except ValueError:
             fields = None
         if isinstance(fields, dict) and isinstance(fields.get("session_id"), str):
-            return str(fields["session_id"])
+            return _clean(fields["session_id"])
     first = next(iter(_items(body.get("messages"))), None)
     digest = hashlib.sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()
     return f"conversation-{digest[:16]}"
@@ -205,6 +205,11 @@ def _text(block: Any) -> str:
         text = block.get("text")
         return text if isinstance(text, str) else ""
     return ""
+
+
+def _clean(text: str) -> str:
+    """Without lone surrogates, which JSON can escape but UTF-8 can't write."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _whole(tokens: Iterable[float]) -> int:
