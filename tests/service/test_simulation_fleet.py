@@ -200,7 +200,7 @@ def documented_fields() -> Iterator[tuple[str, str]]:
                     yield field.target.id, " ".join(ast.literal_eval(text.value).split())
 
 
-@pytest.mark.parametrize(("name", "meaning"), documented_fields())
+@pytest.mark.parametrize(("name", "meaning"), list(documented_fields()))
 def test_each_parameter_is_documented_as_in_the_code(name: str, meaning: str) -> None:
     lines = (DOCS / "simulation.md").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith(f"| `{name}` |")]
