@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluators.claims import Claim
-from evaluators.session_evidence import (
+from evaluators.evidence import (
     Check,
     FileEdit,
     GitAction,

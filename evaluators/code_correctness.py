@@ -12,13 +12,8 @@ import re
 from dataclasses import dataclass
 
 from evaluators.contract import scored, unscored
-from evaluators.session_evidence import (
-    Check,
-    FileEdit,
-    SessionEvidence,
-    Step,
-    read_evidence,
-)
+from evaluators.evidence import Check, FileEdit, SessionEvidence, Step
+from evaluators.session_evidence import read_evidence
 from loop.domain.scores import Finding, Score
 from loop.domain.turns import SessionTrace
 

@@ -15,12 +15,8 @@ from dataclasses import dataclass
 
 from evaluators.commands import parse_command
 from evaluators.contract import scored, unscored
-from evaluators.session_evidence import (
-    EDIT_TOOLS,
-    SessionEvidence,
-    Step,
-    read_evidence,
-)
+from evaluators.evidence import EDIT_TOOLS, SessionEvidence, Step
+from evaluators.session_evidence import read_evidence
 from loop.domain.scores import Finding, Score
 from loop.domain.turns import SessionTrace
 
