@@ -7,7 +7,7 @@ to use from several threads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ from loop.domain.errors import Corrupt, Unavailable
 from loop.lake.object_store import ObjectStore
 from loop.lake.schemas import TableSchema
 
-_WRITER = WriterProperties(compression="ZSTD", compression_level=3)
+WRITER = WriterProperties(compression="ZSTD", compression_level=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class Snapshot:
     files: tuple[DataFile, ...]
     columns: frozenset[str]  # those that the version has; a newer reader may know more
 
-    def of_days(self, days: Sequence[str]) -> list[DataFile]:
-        return [file for file in self.files if file.day in set(days)]
+    def of_days(self, days: Collection[str]) -> list[DataFile]:
+        return [file for file in self.files if file.day in days]
 
 
 EMPTY = Snapshot(-1, (), frozenset())
@@ -87,7 +87,7 @@ class DeltaLog:
                     table,
                     rows,
                     mode="append",
-                    writer_properties=_WRITER,
+                    writer_properties=WRITER,
                     commit_properties=_properties(transaction),
                 )
             return table.version()
@@ -102,7 +102,7 @@ class DeltaLog:
                 rows,
                 mode="overwrite",
                 predicate=f"day IN ({listed})",
-                writer_properties=_WRITER,
+                writer_properties=WRITER,
             )
             return table.version()
 
@@ -155,7 +155,12 @@ class DeltaLog:
                 mode="ignore",
                 partition_by=["day"],
                 storage_options=self._options,
-                configuration={"delta.checkpointInterval": "50"},
+                configuration={
+                    "delta.checkpointInterval": "20",
+                    # Statistics of every column would double the time of a commit; the files
+                    # are found by day and session, and carry their own statistics.
+                    "delta.dataSkippingStatsColumns": ",".join(self.schema.statistics_columns()),
+                },
             )
         return table
 

@@ -15,6 +15,7 @@ from loop.domain.policies import Decision
 from loop.domain.scores import Score
 from loop.domain.turns import Content, Event, SessionTrace, Turn
 from loop.lake.cluster_table import ClusterTable
+from loop.lake.compaction import compact_table
 from loop.lake.decision_table import DecisionTable
 from loop.lake.delta_log import DeltaLog
 from loop.lake.estimate_table import EstimateTable
@@ -175,6 +176,16 @@ class Lake:
         Raises :class:`BadInput` for SQL that can't be run.
         """
         return to_rows(self._queries.run(sql, parameters))
+
+    def compact(self) -> dict[str, int]:
+        """Joins small files and drops superseded revisions; returns files saved by table.
+
+        For the writing process, about every 100 commits. Readers may go on meanwhile, and versions
+        stay readable for a week.
+        """
+        saved = {name: compact_table(log, self._queries) for name, log in self._logs.items()}
+        self._queries.forget_files()
+        return saved
 
     def versions(self) -> dict[str, int]:
         """The version of each table that exists."""

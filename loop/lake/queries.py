@@ -58,8 +58,14 @@ class LakeQueries:
 
     def __init__(self, logs: Mapping[str, DeltaLog]) -> None:
         self._logs = logs
-        self._connection = duckdb.connect(":memory:", config=dict(_CONFIGURATION))
-        self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
+        self._connection = _connect()
+
+    def forget_files(self) -> None:
+        """Lets go of what is cached about files, most of which are gone after a compaction.
+
+        Queries that run meanwhile keep the old connection until they end.
+        """
+        self._connection = _connect()
 
     def run(
         self,
@@ -68,17 +74,21 @@ class LakeQueries:
         *,
         files: Mapping[str, Sequence[DataFile]] | None = None,
         sessions: Collection[str] | None = None,
+        tables: Mapping[str, pa.Table] | None = None,
     ) -> pa.Table:
         """The result as an Arrow table.
 
         ``files`` narrows a table to some of its files, ``sessions`` every table to the rows of
-        those sessions. Raises :class:`BadInput` for SQL that can't be run, :class:`Corrupt`
-        for files that can't be read, :class:`Unavailable` when the store does not answer.
+        those sessions; ``tables`` are further tables that the SQL may name. Raises
+        :class:`BadInput` for SQL that can't be run, :class:`Corrupt` for files that can't be
+        read, :class:`Unavailable` when the store does not answer.
         """
         with self._connection.cursor() as cursor:
             if sessions is not None:
                 wanted = pa.table({"session_id": pa.array(sorted(set(sessions)), pa.string())})
                 cursor.register(_WANTED, wanted)
+            for name, table in (tables or {}).items():
+                cursor.register(name, table)
             try:
                 for name in self._names_in(sql):
                     chosen = None if files is None else files.get(name)
@@ -115,6 +125,12 @@ class LakeQueries:
         cursor.execute(f"CREATE TEMP VIEW {rows} AS SELECT {selected} FROM {source} {where}")  # noqa: S608
         current = CURRENT[schema.name].format(rows=rows)
         cursor.execute(f"CREATE TEMP VIEW {schema.name} AS {current}")
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(":memory:", config=dict(_CONFIGURATION))
+    connection.execute("SET GLOBAL parquet_metadata_cache = true")
+    return connection
 
 
 def _source(

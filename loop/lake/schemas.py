@@ -87,6 +87,11 @@ class TableSchema:
             ]
         )
 
+    def statistics_columns(self) -> tuple[str, ...]:
+        """The columns whose smallest and largest values the table's log keeps for each file."""
+        names = [column.name for column in self.columns if column.name != "day"]
+        return (names[0], "revision") if "revision" in names else (names[0],)
+
     def record_names(self) -> tuple[str, ...]:
         return tuple(column.record_name for column in self.columns)
 

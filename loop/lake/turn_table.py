@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +58,11 @@ Known = dict[str, Stored]  # by turn_id
 class RevisedRows:
     """Appends the changes of one table whose rows belong to (session, turn)."""
 
-    def __init__(self, log: DeltaLog, queries: LakeQueries) -> None:
+    def __init__(
+        self, log: DeltaLog, queries: LakeQueries, to_row: Callable[[Any], dict[str, Any]]
+    ) -> None:
         self.log = log
+        self._to_row = to_row
         self._queries = queries
         self._schema: TableSchema = log.schema
         self.session_files = SessionFiles(log)
@@ -68,7 +71,7 @@ class RevisedRows:
 
     def write(
         self,
-        groups: dict[tuple[str, str], list[dict[str, Any]]],
+        groups: Mapping[tuple[str, str], Sequence[Any]],
         session_ids: Collection[str],
         *,
         revision: int,
@@ -76,15 +79,15 @@ class RevisedRows:
     ) -> None:
         """Appends what differs between the groups and what is stored of the sessions.
 
-        ``groups`` holds all rows of each (session_id, turn_id). A session that is stored at a
+        ``groups`` holds all records of each (session_id, turn_id). A session that is stored at a
         higher revision is left as it is.
         """
         with self.log.write_lock:
             commit = self.log.next_version()
             known = self._load_known(session_ids, commit)
-            by_session: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
-            for (session_id, turn_id), rows in groups.items():
-                by_session[session_id][turn_id] = rows
+            by_session: dict[str, dict[str, Sequence[Any]]] = defaultdict(dict)
+            for (session_id, turn_id), records in groups.items():
+                by_session[session_id][turn_id] = records
             appended: list[dict[str, Any]] = []
             updates: dict[str, Known] = {}
             for session_id in session_ids:
@@ -115,17 +118,17 @@ class RevisedRows:
     def _differ(
         self,
         stored: Known,
-        groups: dict[str, list[dict[str, Any]]],
+        groups: Mapping[str, Sequence[Any]],
         session_id: str,
         revision: int,
     ) -> dict[str, list[dict[str, Any]]]:
         changed: dict[str, list[dict[str, Any]]] = {}
-        for turn_id, rows in groups.items():
-            digest = _digest(rows)
+        for turn_id, records in groups.items():
+            digest = _digest(records)
             entry = stored.get(turn_id)
             if entry is None or entry.removed or entry.digest != digest:
                 own = {"revision": revision, "removed": False, "digest": digest}
-                changed[turn_id] = [row | own for row in rows]
+                changed[turn_id] = [self._to_row(record) | own for record in records]
         for turn_id, entry in stored.items():
             # Rows of the same revision come from an earlier part of the same write.
             if turn_id not in groups and not entry.removed and entry.revision < revision:
@@ -182,8 +185,8 @@ class TurnTable:
 
     def __init__(self, turns: DeltaLog, contents: DeltaLog, queries: LakeQueries) -> None:
         self._queries = queries
-        self._turns = RevisedRows(turns, queries)
-        self._contents = RevisedRows(contents, queries)
+        self._turns = RevisedRows(turns, queries, _turn_row)
+        self._contents = RevisedRows(contents, queries, _content_row)
 
     def write(self, turns: Sequence[Turn], contents: Sequence[Content], *, revision: int) -> None:
         """Stores whole sessions as they are at a revision.
@@ -194,13 +197,12 @@ class TurnTable:
         session_ids = sorted(
             {turn.session_id for turn in turns} | {text.session_id for text in contents}
         )
-        turn_groups = {(turn.session_id, turn.turn_id): [_turn_row(turn)] for turn in turns}
-        content_groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        turn_groups = {(turn.session_id, turn.turn_id): [turn] for turn in turns}
+        content_groups: dict[tuple[str, str], list[Content]] = defaultdict(list)
         for content in contents:
-            row = plain(content, _CONTENT)
-            content_groups[content.session_id, content.turn_id].append(row)
-        for rows in content_groups.values():
-            rows.sort(key=content_order)
+            content_groups[content.session_id, content.turn_id].append(content)
+        for group in content_groups.values():
+            group.sort(key=content_order)
         # Contents go first: the turns' commit carries the watermark, so whoever reads it
         # finds both.
         self._contents.write(content_groups, session_ids, revision=revision)
@@ -215,8 +217,8 @@ class TurnTable:
     def contents_of(self, session_ids: Collection[str]) -> list[Content]:
         """The current texts in order of (session, time, sequence)."""
         rows = self._current_of(self._contents, session_ids)
-        rows.sort(key=lambda row: (row["session_id"], *content_order(row)))
-        return [Content(**{name: row[name] for name in _CONTENT}) for row in rows]
+        found = [Content(**{name: row[name] for name in _CONTENT}) for row in rows]
+        return sorted(found, key=lambda content: (content.session_id, *content_order(content)))
 
     def max_revision(self) -> int:
         """The highest revision written in full; -1 when none is."""
@@ -258,9 +260,9 @@ def turn_order(turn: Turn) -> tuple[str, int, int, str]:
     return turn.session_id, turn.started_at_us, turn.sequence, turn.turn_id
 
 
-def content_order(row: dict[str, Any]) -> tuple[Any, ...]:
+def content_order(content: Content) -> tuple[int, int, str]:
     """Total: two texts that agree in all of it are the same text."""
-    return (row["at_us"], row["sequence"], *(str(row[name]) for name in _CONTENT))
+    return content.at_us, content.sequence, repr(content)
 
 
 def read_turn(row: dict[str, Any]) -> Turn:
@@ -280,8 +282,12 @@ def _turn_row(turn: Turn) -> dict[str, Any]:
     return row
 
 
-def _digest(rows: Iterable[dict[str, Any]]) -> str:
+def _content_row(content: Content) -> dict[str, Any]:
+    return plain(content, _CONTENT)
+
+
+def _digest(records: Iterable[Any]) -> str:
     digest = hashlib.blake2b(digest_size=12)
-    for row in rows:
-        digest.update(repr(sorted(row.items())).encode("utf-8", "backslashreplace"))
+    for record in records:
+        digest.update(repr(record).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
