@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
@@ -18,7 +18,15 @@ from loop.domain.turns import Event
 
 DECISION_EVENT = "turnwise.decision"
 _FIELDS = {field.name: field for field in fields(Decision)}
-_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+_READERS: dict[str, Callable[[Any], bool]] = {
+    "int": lambda value: isinstance(value, int),
+    "int | None": lambda value: value is None or isinstance(value, int),
+    "float": lambda value: isinstance(value, int | float),
+    "str": lambda value: isinstance(value, str),
+    "tuple[str, ...]": lambda value: (
+        isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    ),
+}
 
 
 def parse_decisions(body: bytes) -> list[Decision]:
@@ -90,11 +98,13 @@ def _decision(item: Any, position: int) -> Decision:
                 raise BadInput(f"Decision {position} lacks {name}.", fix=f"Add {name}.")
             continue
         value = known[name]
-        if isinstance(value, bool) or not isinstance(value, _TYPES[str(field.type)]):
+        if isinstance(value, bool) or not _READERS[str(field.type)](value):
             raise BadInput(
                 f"Decision {position}: {name} should be {field.type}, not {value!r}.",
                 fix=f"Send {name} as {field.type}.",
             )
+        if isinstance(value, list):
+            known[name] = tuple(value)
     decision = Decision(**known)
     if not decision.decision_id:
         raise BadInput(f"Decision {position} has an empty decision_id.", fix="Name the request.")
