@@ -85,7 +85,7 @@ class FakeAnthropicApi:
     async def _messages(
         self, request: SeenRequest, receive: Receive, send: Send, number: int
     ) -> None:
-        problem = _problem(request)
+        problem = refusal_of(request.json, request.headers.get("anthropic-beta", ""))
         if problem:
             status = 404 if problem.startswith("model:") else 400
             kind = "not_found_error" if status == 404 else "invalid_request_error"
@@ -169,14 +169,13 @@ class FakeAnthropicApi:
         await send({"type": "http.response.body", "body": body})
 
 
-def _problem(request: SeenRequest) -> str:
-    body = request.json
+def refusal_of(body: Mapping[str, Any], beta: str) -> str:
+    """Why a model would refuse this request; empty when it would not."""
     model = body.get("model")
     if model not in MODELS:
         return f"model: {model}"
     thinking, max_tokens = body.get("thinking") or {}, body.get("max_tokens", 0)
     effort = (body.get("output_config") or {}).get("effort")
-    beta = request.headers.get("anthropic-beta", "")
     if model == "claude-haiku-4-5":
         if thinking.get("type") == "adaptive":
             return "adaptive thinking is not supported on this model"
@@ -187,6 +186,11 @@ def _problem(request: SeenRequest) -> str:
             return '"thinking.type.enabled" is not supported for this model.'
         if "temperature" in body:
             return "temperature: is not supported for this model."
+    if any(message.get("role") == "system" for message in body["messages"]):
+        return "messages: unexpected role system"
+    edits = (body.get("context_management") or {}).get("edits", [])
+    if edits and not thinking:
+        return "clear_thinking_20251015 requires thinking to be enabled or adaptive"
     if effort and "effort-2025-11-24" not in beta:
         return "output_config: Extra inputs are not permitted"
     if max_tokens > (64_000 if model == "claude-haiku-4-5" else 128_000):
