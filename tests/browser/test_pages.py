@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, Page
 
 from tests.browser.conftest import Serve
 from tests.service.test_web_pages import LISTS, PAGES
-from tests.service.web_readings import HOSTILE, SESSION_ID, EmptyReadings, FilledReadings
+from tests.service.web_documents import HOSTILE, SESSION_ID
+from tests.service.web_readings import EmptyReadings, FilledReadings
 
 pytestmark = pytest.mark.browser
 AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
@@ -204,4 +205,5 @@ def test_pages_and_forms_work_without_scripts(browser: Browser, serve: Serve) ->
         form.get_by_role("button").click()
         assert moves == [("rollback", "r-1", "grace", "odd answers", None)]
         page.goto(f"{origin}/runs/run-2026-11-23-1")
-        assert page.get_by_text("The drawing needs JavaScript").is_visible()
+        page.get_by_text("trials as a table").click()
+        assert page.get_by_role("region", name="Trials").is_visible()

@@ -41,11 +41,12 @@ def test_dollars(microusd: int, words: str) -> None:
     assert formats.dollars(microusd) == words
 
 
-@given(st.text())
+@given(st.text() | st.text(st.characters(categories=["Cs", "Cf", "Cc", "Ll"])))
 def test_untrusted_text_is_left_with_nothing_hidden(text: str) -> None:
     shown = formats.visible(text)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200b]", shown)
     assert formats.visible(shown) == shown
+    shown.encode()  # raises on what could not be sent
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,7 @@ def test_times_in_lists_are_relative(seconds: int, words: str) -> None:
 def test_a_difference_has_its_sign() -> None:
     assert formats.points(-0.003) == "−0.3 pt"
     assert formats.points(0.02) == "+2.0 pt"
+    assert formats.points(-0.0) == formats.points(-0.0004) == "0.0 pt"
     assert formats.points(None) == formats.UNKNOWN
 
 

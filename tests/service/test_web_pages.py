@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from loop.service.web import charts
+from loop.service.web.document_diff import diff_rows
 from tests.service.web_client import PageClient
-from tests.service.web_readings import (
+from tests.service.web_documents import (
     HOSTILE,
     SESSION_ID,
-    EmptyReadings,
-    FilledReadings,
+    policy_document,
     reach_rows,
+    rollout_document,
+    rollout_report,
+    run_document,
 )
+from tests.service.web_readings import EmptyReadings, FilledReadings
 
+finite = st.floats(-1, 1) | st.sampled_from([float("inf"), float("-inf")])
+policies = st.builds(policy_document, st.text(), st.integers(0, 10**6))
 PAGES = {
     "/": "/v1/overview",
     "/sessions": "/v1/sessions",
@@ -260,3 +270,80 @@ def test_static_files_carry_the_headers_and_vendored_ones_are_kept() -> None:
     assert "immutable" in vendored.headers["Cache-Control"]
     assert vendored.headers["X-Content-Type-Options"] == "nosniff"
     assert client.get("/static/%2e%2e/pages.py").status_code == 404
+
+
+def test_a_diff_shows_both_documents_line_by_line() -> None:
+    page = PageClient(FilledReadings()).get("/policies/1...2").text
+    assert "measure: total_input_tokens → new_tokens" in page
+    assert "<pre>− " in page
+    assert "<pre>+ " in page
+    assert page.count('class="goes"') == page.count('class="comes"') == 2  # name and threshold
+
+
+@given(policies, policies)
+def test_a_diff_holds_each_document_whole(before: dict[str, Any], after: dict[str, Any]) -> None:
+    rows = diff_rows(before, after)
+    left = "\n".join(row.before for row in rows if row.before is not None)
+    right = "\n".join(row.after for row in rows if row.after is not None)
+    assert json.loads(left) == before
+    assert json.loads(right) == after
+    assert any(row.is_changed for row in rows) == (before != after)
+
+
+def test_a_rollout_names_each_gateway_once_with_where_it_stands() -> None:
+    text = text_of(PageClient(FilledReadings()).get("/rollouts/r-1").text)
+    assert "edge/one ✓ has applied it" in text
+    assert "edge/two … behind" in text
+    assert "edge/three ✕ rejected it (signature unknown)" in text
+    assert "edge/old ? not heard of lately" in text
+    assert text.count("edge/two") == 1
+
+
+def test_a_rollout_with_too_little_data_says_how_much_is_needed() -> None:
+    report = rollout_report(path=[], units=38, canary_units=12, waiting_units=5)
+    given_report = {"rollout": {"report": report}}
+    page = PageClient(FilledReadings(**given_report)).get("/rollouts/r-1").text
+    assert "38 of 200 scored sessions, 12 of 30 of them in the canary" in text_of(page)
+    assert "data-chart" not in page
+    page = PageClient(FilledReadings(rollout={"report": None})).get("/rollouts/r-1").text
+    assert "No session has been looked at yet" in page
+
+
+def test_a_finished_rollout_rests() -> None:
+    ended = {"state": "rolled_back", "finished": True, "ended_at_us": 1_763_900_000_000_000}
+    page = PageClient(FilledReadings(rollout=ended), lambda *_: None).get("/rollouts/r-1").text
+    assert "hx-trigger" not in page
+    assert 'method="post"' not in page
+    assert "ended here" in page
+
+
+@given(st.lists(st.tuples(finite, finite, finite), max_size=40), st.floats(0.001, 0.2))
+def test_the_band_can_always_be_drawn(
+    bounds: list[tuple[float, float, float]], margin: float
+) -> None:
+    path = [
+        {"units": 200 + index, "assigned_at_us": index, "estimate": e, "low": low, "high": high}
+        for index, (e, low, high) in enumerate(bounds)
+    ]
+    document = rollout_document(report=rollout_report(path=path))
+    document["plan"] = {**document["plan"], "margin": margin}
+    chart = charts.band_chart(document)
+    if not path:
+        assert chart is None
+        return
+    assert chart is not None
+    json.dumps(chart, allow_nan=False)
+    assert chart["floor"] < chart["margin"] < chart["ceiling"]
+    assert [row["x"] for row in chart["rows"]] == [point["units"] for point in path]
+
+
+def test_a_run_of_many_trials_is_thinned_and_says_so() -> None:
+    trial = run_document()["trials"][1]
+    trials = [trial | {"number": number} for number in range(12_000)]
+    front = trial | {"number": 12_000, "on_front": True}
+    chart = charts.trials_chart(run_document(trials=[*trials, front]))
+    assert chart is not None
+    drawn = len(chart["feasible"]) + len(chart["infeasible"])
+    assert drawn <= charts.MAX_POINTS
+    assert len(chart["front"]) == 1
+    assert any(f"{12_000 - drawn:,} points" in note for note in chart["notes"])

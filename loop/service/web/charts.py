@@ -16,6 +16,7 @@ from loop.service.web.formats import count, points
 MAX_POINTS = 5_000
 MAX_TABLE_ROWS = 100
 MAX_BAND_ROWS = 20
+_EDGES = (1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 100.0)  # points of quality
 _SUMMED = (
     "turns",
     "input_tokens",
@@ -82,9 +83,10 @@ def band_chart(rollout: Mapping[str, Any]) -> dict[str, Any] | None:
         for point in path
     ]
     floor, ceiling = _window(rows, margin)
+    sentence = rollout["sentence"].rstrip(".")
     return {
         "kind": "band",
-        "finding": f"{rollout['sentence']} Drawn over {count(rows[-1]['x'])} scored sessions.",
+        "finding": f"{sentence}. Drawn over {count(rows[-1]['x'])} scored sessions.",
         "level": level,
         "notes": [],
         "margin": margin,
@@ -110,8 +112,8 @@ def _window(rows: Sequence[Mapping[str, Any]], margin: float) -> tuple[float, fl
     last = rows[-1]
     shown = [row["estimate"] for row in rows if row["estimate"] is not None]
     shown += [value for value in (last["low"], last["high"]) if value is not None]
-    reach = 1.5 * max(abs(value) for value in (*shown, margin))
-    edge = float(max(1, math.ceil(reach)))
+    reach = 1.25 * max(abs(value) for value in (*shown, margin))
+    edge = next((edge for edge in _EDGES if edge >= reach), _EDGES[-1])
     return -edge, edge
 
 

@@ -19,7 +19,9 @@ from loop.service.printing import plain
 
 UNKNOWN = "–"
 CUT_CHARS = 4_000
-_UNSEEN = re.compile("[\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
+_UNSEEN = re.compile(
+    "[\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ud800-\udfff]"
+)
 _SECOND_US = 1_000_000
 _STATES: Mapping[str, tuple[str, str]] = {
     "passed": ("✓", "good"),
@@ -125,7 +127,10 @@ def share(part: float | None) -> Markup | str:
 
 def points(difference: float | None) -> str:
     """A difference of scores, 0.02 of a score being two points."""
-    return UNKNOWN if difference is None else f"{_signed(100 * difference, 1, plus=True)} pt"
+    if difference is None:
+        return UNKNOWN
+    shown = round(100 * difference, 1)
+    return f"{_signed(shown, 1, plus=True)} pt" if shown else "0.0 pt"
 
 
 def score(value: float | None) -> Markup:

@@ -6,7 +6,7 @@ plain dicts, the same that the HTTP API answers with (``docs/http-api.md``).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from loop.domain.errors import BadInput, TurnwiseError
 from loop.service.web import charts
 from loop.service.web.actions import Act, action_routes, offered_moves, offered_steers
+from loop.service.web.document_diff import diff_rows
 from loop.service.web.responses import (
     API_PREFIX,
     Page,
@@ -207,7 +208,15 @@ class _Pages:
         crumbs = (("Policies", "/policies"), (f"Version {after}", f"/policies/{after}"))
         twin = f"{API_PREFIX}/policies/{before}...{after}"
         page = Page(f"From version {before} to {after}", "policies", twin, crumbs)
-        return render(request, "policy_diff.html", page, diff=shown, before=before, after=after)
+        return render(
+            request,
+            "policy_diff.html",
+            page,
+            diff=shown,
+            before=before,
+            after=after,
+            rows=diff_rows(shown["documents"]["from"], shown["documents"]["to"]),
+        )
 
     def rollouts(self, request: Request) -> Response:
         page = Page("Rollouts", "rollouts", f"{API_PREFIX}/rollouts")
@@ -226,6 +235,7 @@ class _Pages:
             address=address,
             chart=charts.band_chart(shown),
             points=charts.band_rows(shown),
+            refusals_of=_refusals_of,
             steers=offered_steers(shown) if self._can_act else (),
         )
 
@@ -254,6 +264,21 @@ class _Pages:
             level=level,
             total=charts.spend_total(rows),
         )
+
+
+def _refusals_of(gateways: Mapping[str, Any]) -> dict[str, str]:
+    """What each live gateway said when it rejected the serial; "" for those that did not."""
+    return {
+        instance: next(
+            (
+                words.removeprefix(instance).strip()
+                for words in gateways["rejected"]
+                if words.startswith(f"{instance} (")
+            ),
+            "",
+        )
+        for instance in gateways["live"]
+    }
 
 
 def _level(text: str | None) -> int | None:

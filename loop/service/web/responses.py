@@ -46,7 +46,7 @@ class Page:
 
 def path_of(*parts: object) -> str:
     """A path with each part quoted, a slash inside a part included."""
-    return "/" + "/".join(quote(str(part), safe="") for part in parts)
+    return "/" + "/".join(quote(str(part), safe="", errors="replace") for part in parts)
 
 
 def query_of(values: Mapping[str, object]) -> str:

@@ -35,7 +35,7 @@
       animation: false,
       backgroundColor: "transparent",
       textStyle: { color: colours.ink, fontFamily: "system-ui, sans-serif" },
-      grid: { left: 64, right: 24, top: 40, bottom: 56 },
+      grid: { left: 64, right: 24, top: innerWidth < 640 ? 72 : 40, bottom: 56 },
       legend: { top: 0, left: 0, textStyle: { color: colours.ink }, inactiveColor: colours.soft },
       tooltip: {
         renderMode: "richText", confine: true,
@@ -54,6 +54,13 @@
         ? "trial " + item.value[2] + "\nsaving " + written(item.value[0]) +
           " %\nquality at least " + written(item.value[1]) + " pt"
         : item.name;
+    options.legend.data = [
+      { name: "outside the limits", icon: "diamond",
+        itemStyle: { color: "transparent", borderColor: colours.soft, borderWidth: 1.5 } },
+      "within the limits", "front",
+      { name: "found",
+        itemStyle: { color: "transparent", borderColor: colours.canary, borderWidth: 2 } },
+    ];
     options.xAxis = axis("saving in % of the cost → better", colours, { nameGap: 32 });
     options.yAxis = axis("lower bound of quality, points ↑ better", colours, { nameGap: 44 });
     options.series = [
@@ -146,7 +153,10 @@
   }
 
   drawAll();
-  addEventListener("resize", () => drawn.forEach((chart) => chart.resize()));
+  addEventListener("resize", () => {
+    drawn.forEach((chart) => chart.resize());
+    drawAll();
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   document.addEventListener("turnwise:theme", drawAll);
   document.addEventListener("htmx:after:swap", drawAll);
