@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from loop.lake.delta_log import WRITER, DataFile, DeltaLog
 from loop.lake.queries import LakeQueries
-from loop.lake.schemas import TableSchema
+from loop.lake.rows import to_stored
 from loop.lake.session_files import SessionFiles
 
 TARGET_BYTES = 128 * 1024 * 1024
@@ -89,7 +89,7 @@ def _collapse(log: DeltaLog, queries: LakeQueries, days: Collection[str]) -> Non
             files={log.schema.name: log.snapshot().of_days(days)},
             tables={"needed": _needed_removals(log, queries, day)},
         )
-        log.replace_days(_to_stored(log.schema, live), [day])
+        log.replace_days(to_stored(log.schema, live), [day])
 
 
 def _needed_removals(log: DeltaLog, queries: LakeQueries, day: str) -> pa.Table:
@@ -115,8 +115,3 @@ def _needed_removals(log: DeltaLog, queries: LakeQueries, day: str) -> pa.Table:
 
 def _key(row: dict[str, Any]) -> tuple[str, str]:
     return row["session_id"], row["turn_id"]
-
-
-def _to_stored(schema: TableSchema, rows: pa.Table) -> pa.Table:
-    columns = [rows[column.record_name].cast(column.type) for column in schema.columns]
-    return pa.Table.from_arrays(columns, schema=schema.arrow())

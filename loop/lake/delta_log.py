@@ -92,7 +92,7 @@ class DeltaLog:
                 )
             return table.version()
 
-    def replace_days(self, rows: pa.Table, days: Sequence[str]) -> int:
+    def replace_days(self, rows: pa.Table, days: Collection[str]) -> int:
         """Replaces all rows of the days by others, in one commit."""
         listed = ", ".join(f"'{day}'" for day in sorted(set(days)))
         with self.write_lock, store_errors(self.schema.name):

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from loop.domain.clusters import SessionCluster
@@ -22,8 +23,8 @@ from loop.lake.estimate_table import EstimateTable
 from loop.lake.event_table import EventTable
 from loop.lake.object_store import locate_store
 from loop.lake.queries import LakeQueries, to_rows
-from loop.lake.rows import to_arrow
-from loop.lake.schemas import BOOL, CHARGES, FLOAT64, INT64, TABLES, TURNS
+from loop.lake.rows import to_stored
+from loop.lake.schemas import BOOL, CHARGES, FLOAT64, INT64, STRING, TABLES, TURNS
 from loop.lake.score_table import ScoreTable
 from loop.lake.trace_loading import build_traces
 from loop.lake.turn_table import TurnTable
@@ -133,10 +134,14 @@ class Lake:
         """The run's estimates in the order they were stored."""
         return self._estimates.of_run(run_id)
 
-    def replace_charges(self, rows: Sequence[Mapping[str, Any]], days: Collection[str]) -> None:
-        """Replaces the charges of the days by rows of the table's columns, in one commit."""
-        if days:
-            self._logs["charges"].replace_days(to_arrow(CHARGES, rows), sorted(set(days)))
+    def replace_charges(self, sql: str, parameters: Sequence[object], days: Collection[str]) -> int:
+        """Replaces the charges of the days by the rows of a SELECT, in one commit.
+
+        The SELECT gives the columns of ``charges`` for those days only. Returns how many rows.
+        """
+        rows = self._queries.run(sql, parameters)
+        self._logs["charges"].replace_days(to_stored(CHARGES, rows), days)
+        return int(rows.num_rows)
 
     def turn_columns(
         self,
@@ -193,8 +198,10 @@ class Lake:
         return {name: version for name, version in found.items() if version >= 0}
 
 
-def _to_numpy(column: Any) -> NDArray[Any]:
+def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
     chunk = column.combine_chunks()
+    if chunk.type == STRING and chunk.null_count == 0:
+        return _texts_to_numpy(chunk)
     if chunk.null_count == 0 or chunk.type not in _NUMBERS:
         values: NDArray[Any] = chunk.to_numpy(zero_copy_only=False)
         return values
@@ -202,3 +209,11 @@ def _to_numpy(column: Any) -> NDArray[Any]:
         chunk.fill_null(_NUMBERS[chunk.type]).to_numpy(zero_copy_only=False),
         mask=chunk.is_null().to_numpy(zero_copy_only=False),
     )
+
+
+def _texts_to_numpy(texts: pa.Array) -> NDArray[Any]:
+    """Rows that say the same share one ``str``: making a million of them is what takes time."""
+    encoded = texts.dictionary_encode()
+    values: NDArray[Any] = encoded.dictionary.to_numpy(zero_copy_only=False)
+    shared: NDArray[Any] = values[encoded.indices.to_numpy()]
+    return shared

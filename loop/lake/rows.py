@@ -79,6 +79,12 @@ def _mend(value: Any) -> Any:
     return value
 
 
+def to_stored(schema: TableSchema, rows: pa.Table) -> pa.Table:
+    """A query's result under the record's names as a table in the stored schema."""
+    columns = [rows[column.record_name].cast(column.type) for column in schema.columns]
+    return pa.Table.from_arrays(columns, schema=schema.arrow())
+
+
 def plain(record: Any, names: Sequence[str]) -> dict[str, Any]:
     """The named fields of a record as a row."""
     return {name: getattr(record, name) for name in names}

@@ -22,7 +22,7 @@ def roll_up(lake: Lake, days: Collection[str]) -> int:
     if not wanted:
         return 0
     sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in TOKEN_COLUMNS)
-    rows = lake.query(
+    return lake.replace_charges(
         f"""
         SELECT day, org_path, developer, repository, session_id,
             coalesce(nullif(served_model, ''), requested_model) AS model,
@@ -33,6 +33,5 @@ def roll_up(lake: Lake, days: Collection[str]) -> int:
         FROM turns WHERE day IN (SELECT unnest(?))
         GROUP BY ALL ORDER BY ALL""",  # noqa: S608
         [wanted],
+        wanted,
     )
-    lake.replace_charges(rows, wanted)
-    return len(rows)
