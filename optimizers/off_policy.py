@@ -105,13 +105,13 @@ class QualityLog:
     @property
     def is_answerable(self) -> bool:
         """Whether the log holds enough randomised, scored sessions to answer for any policy."""
-        return not self._refusals_of_log
+        return not self.refusals
 
     def estimate(self, candidate: RoutingPolicy) -> QualityEstimate:
         """The estimate, or the reasons for having none."""
         log = self.log
-        if self._refusals_of_log:
-            return QualityEstimate(None, None, None, len(log), 0.0, 0.0, self._refusals_of_log)
+        if self.refusals:
+            return QualityEstimate(None, None, None, len(log), 0.0, 0.0, self.refusals)
         theirs = self._weigh(candidate, "candidate")
         support = float(theirs.weights.mean())
         if theirs.refusals:
@@ -143,31 +143,32 @@ class QualityLog:
         )
 
     @cached_property
-    def _refusals_of_log(self) -> tuple[str, ...]:
+    def refusals(self) -> tuple[str, ...]:
+        """Why the log can't answer for any policy; empty when it can."""
         log, limits = self.log, self.limits
         if log.randomised_sessions == 0:
             return (
                 "no logged randomised propensity: the sessions were not given their policy by a "
                 "logged draw, so what another policy would have done can't be told from them",
             )
-        refusals = []
+        reasons = []
         if len(log) < limits.min_scored_sessions:
-            refusals.append(
+            reasons.append(
                 f"too few scored sessions: {len(log)} randomised sessions have a score and a "
                 f"known arm, {limits.min_scored_sessions} are needed"
             )
-            return tuple(refusals)
+            return tuple(reasons)
         if log.unfaithful_share > limits.max_unfaithful_share:
-            refusals.append(
+            reasons.append(
                 f"the gateway routed {log.unfaithful_share:.1%} of the sessions otherwise than "
                 f"their arm's policy says; at most {limits.max_unfaithful_share:.1%} may be"
             )
         if log.wrong_propensity_share > 0.01:
-            refusals.append(
+            reasons.append(
                 f"the logged propensity is not the weight of the arm in "
                 f"{log.wrong_propensity_share:.1%} of the sessions"
             )
-        return tuple(refusals)
+        return tuple(reasons)
 
     @cached_property
     def _incumbent_weights(self) -> _Weights:

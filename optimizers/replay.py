@@ -135,6 +135,14 @@ class Replayer:
         of both."""
         return self.replay_routes(routes(policy, self.frame))
 
+    def replay_as_served(self) -> ReplayResult:
+        """The models that were served: every turn at what was billed."""
+        names = self.frame.served_model
+        nothing = np.zeros(len(self.frame), np.int64)
+        return self.replay_routes(
+            Routes(names.codes, nothing, names.values or ("",), ("served",), ("",))
+        )
+
     def replay_routes(self, routed: Routes) -> ReplayResult:
         """As :meth:`replay`, for routes that were decided before."""
         frame = self.frame

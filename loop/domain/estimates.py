@@ -58,15 +58,16 @@ class QualityEstimate:
 class PolicyEstimate:
     """One candidate replayed over one set of sessions.
 
-    Candidate and incumbent costs are over the turns priced on both sides.
-    ``modelled_cost_microusd`` puts the same turns through the cache model on their logged routes.
+    The costs of candidate, incumbent and naive reading are over the turns priced on every side.
+    The incumbent policy's cost is its replay, which is the bill where the log was served by it;
+    ``modelled_cost_microusd`` puts all turns through the cache model on their logged routes.
     """
 
     policy_digest: str
     sessions: int
     turns: int
     logged_cost_microusd: int  # as billed, all turns
-    incumbent_cost_microusd: int  # as billed, the turns that are priced on both sides
+    incumbent_cost_microusd: int  # the policy in force, replayed
     candidate_cost_microusd: int
     naive_cost_microusd: int  # logged tokens at the candidate's prices: what ignores the cache
     rerouted_turns: int
@@ -84,9 +85,9 @@ class PolicyEstimate:
     @property
     def calibration_residual(self) -> float:
         """The error of the replay's own model: the logged routes through it against their bill,
-        as a share of the bill."""
-        if self.modelled_cost_microusd is not None and self.incumbent_cost_microusd:
-            return self.modelled_cost_microusd / self.incumbent_cost_microusd - 1.0
+        as a share of the bill. Without a modelled cost, the incumbent's replay stands for it."""
         if self.logged_cost_microusd == 0:
             return 0.0
-        return self.incumbent_cost_microusd / self.logged_cost_microusd - 1.0
+        modelled = self.modelled_cost_microusd
+        replayed = self.incumbent_cost_microusd if modelled is None else modelled
+        return replayed / self.logged_cost_microusd - 1.0

@@ -14,7 +14,12 @@ RunState = Literal["running", "finished", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One policy that a search tried. ``feasible``: it met the quality and support constraints."""
+    """One policy that a search tried.
+
+    ``feasible``: it met the quality constraint, or the log could not answer for any policy and the
+    search went by cost alone (the run's ``outcome`` says which). ``on_front``: no feasible trial
+    is better in saving and at least as good in quality, or the other way round.
+    """
 
     number: int
     parameters: Mapping[str, Any]
@@ -29,8 +34,9 @@ class Trial:
 class OptimizationRun:
     """A finished or running search.
 
-    ``found`` is the winner, ``None`` for "no better policy found". ``selection`` is its estimate
-    on the sessions that chose it, ``test`` on later sessions that the search never saw.
+    ``found`` is the winner, ``None`` for "no better policy found". ``selection`` is the best
+    trial's estimate on the sessions that chose it, ``test`` on later sessions that the search
+    never saw; both are given for a best trial that did not hold up, too.
     """
 
     run_id: str

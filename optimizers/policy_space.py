@@ -1,0 +1,129 @@
+"""The policies that a search may try: two bands of input size, in a scope, kept over a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+
+from loop.domain.errors import BadInput
+from loop.domain.money import PriceBook
+from loop.domain.policies import MEASURES, UNITS, Condition, Estimator, RoutingPolicy, Rule
+from optimizers.classic import classic_policy
+from optimizers.replay_assumptions import undated
+from optimizers.turn_frame import TurnFrame
+
+SCOPES = ("all", "main", "subagent")
+AS_REQUESTED = ""
+_GUESSED_QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
+_LEAST_TOKENS, _MOST_TOKENS = 10, 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpace:
+    """``models`` may serve either band, beside leaving the requested model. Thresholds are
+    searched on a logarithmic scale inside ``threshold_bounds`` (tokens, per measure)."""
+
+    models: tuple[str, ...]
+    threshold_bounds: Mapping[str, tuple[int, int]]
+    first_guesses: tuple[Mapping[str, Any], ...] = ()  # parameters as Optuna stores them
+
+    @classmethod
+    def of_log(
+        cls, frame: TurnFrame, price_book: PriceBook, models: tuple[str, ...] = ()
+    ) -> PolicySpace:
+        """The space that a log gives rise to: thresholds where its turns lie.
+
+        Without ``models``, those of the classic policy and those that were requested, as far as
+        they are priced. Raises :class:`BadInput` for a named model without a price.
+        """
+        priced = set(price_book.models())
+        unpriced = [model for model in models if model not in priced]
+        if unpriced:
+            raise BadInput(
+                f"{unpriced[0]} has no price, so what it would cost can't be told.",
+                fix="Add it to the price book or leave it out.",
+            )
+        if not models:
+            requested = map(undated, frame.requested_model.values)
+            known = sorted({*classic_policy().models(), *requested} & priced)
+            models = tuple(known)
+        bounds: dict[str, tuple[int, int]] = {}
+        guesses: list[Mapping[str, Any]] = []
+        cheapest = min(models, key=lambda model: _input_price(price_book, model), default="")
+        for measure in MEASURES:
+            sizes = frame.measure(measure, Estimator())
+            low, high = np.quantile(sizes, [0.005, 0.995]) if len(sizes) else (0, 0)
+            least = int(np.clip(low, _LEAST_TOKENS, _MOST_TOKENS // 2))
+            bounds[measure] = (least, int(np.clip(high * 1.1, 2 * least, _MOST_TOKENS)))
+            # The search starts from the plain idea, small requests to the cheapest model, at
+            # thresholds spread over the log; a random start seldom meets it.
+            for threshold in np.quantile(sizes, _GUESSED_QUANTILES) if len(sizes) else ():
+                guesses.append(
+                    {
+                        "measure": measure,
+                        f"threshold_tokens.{measure}": int(np.clip(threshold, *bounds[measure])),
+                        "unit": "session",
+                        "scope": "all",
+                        "short_model": cheapest,
+                        "long_model": AS_REQUESTED,
+                    }
+                )
+        return cls(models, bounds, tuple(guesses))
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Draws the parameters of one policy."""
+        measure = trial.suggest_categorical("measure", MEASURES)
+        low, high = self.threshold_bounds[measure]
+        threshold = trial.suggest_int(f"threshold_tokens.{measure}", low, high, log=True)
+        choices = (*self.models, AS_REQUESTED)
+        return {
+            "measure": measure,
+            "threshold_tokens": _rounded(threshold),
+            "unit": trial.suggest_categorical("unit", UNITS),
+            "scope": trial.suggest_categorical("scope", SCOPES),
+            "short_model": trial.suggest_categorical("short_model", choices),
+            "long_model": trial.suggest_categorical("long_model", choices),
+        }
+
+    def policy(self, parameters: Mapping[str, Any]) -> RoutingPolicy:
+        """The document of a set of parameters, with the guards of the classic policy."""
+        in_scope: tuple[Condition, ...] = ()
+        if parameters["scope"] != "all":
+            in_scope = (Condition("request_class", "==", parameters["scope"]),)
+        size = Condition("input_tokens", "<", parameters["threshold_tokens"])
+        rules = [Rule("short", (*in_scope, size), parameters["short_model"])]
+        if in_scope and parameters["long_model"]:
+            rules.append(Rule("long", in_scope, parameters["long_model"]))
+        return RoutingPolicy(
+            name="searched",
+            rules=tuple(rules),
+            measure=parameters["measure"],
+            unit=parameters["unit"],
+            default_model="" if in_scope else parameters["long_model"],
+            description=_describe(parameters),
+            guards=classic_policy().guards,
+        )
+
+
+def _describe(parameters: Mapping[str, Any]) -> str:
+    short = parameters["short_model"] or "the requested model"
+    long = parameters["long_model"] or "the requested model"
+    scope = {"all": "all requests", "main": "the main loop", "subagent": "subagents"}
+    return (
+        f"Under {parameters['threshold_tokens']:,} {parameters['measure']} to {short}, "
+        f"else to {long}; {scope[parameters['scope']]}, kept per {parameters['unit']}."
+    )
+
+
+def _input_price(price_book: PriceBook, model: str) -> int:
+    return max(price.input_microusd for price in price_book.prices() if price.model == model)
+
+
+def _rounded(tokens: int) -> int:
+    """Two significant digits: more would fit the log, not the work."""
+    step = int(10 ** max(0, len(str(tokens)) - 2))
+    return max(1, round(tokens / step) * step)

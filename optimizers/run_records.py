@@ -1,0 +1,205 @@
+"""Optimization runs in the control store. This module is the only writer of its two tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Engine,
+    Float,
+    ForeignKey,
+    Integer,
+    String,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+)
+
+from loop.control.store import metadata
+from loop.domain.errors import Conflict, NotFound
+from loop.domain.estimates import Interval, PolicyEstimate, QualityEstimate, RuleReach
+from loop.domain.policies import RoutingPolicy, canonical_json
+from loop.domain.policy_documents import parse_policy
+from loop.domain.runs import OptimizationRun, Trial
+
+runs = Table(
+    "optimization_runs",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("started_at_us", BigInteger, nullable=False, index=True),
+    Column("finished_at_us", BigInteger),
+    Column("seed", BigInteger, nullable=False),
+    Column("incumbent", Text, nullable=False),  # a policy document
+    Column("table_versions", Text, nullable=False),
+    Column("found", Text),  # a policy document
+    Column("outcome", Text, nullable=False),
+    Column("selection", Text),  # an estimate
+    Column("test", Text),  # an estimate
+)
+trials = Table(
+    "optimization_trials",
+    metadata,
+    Column(
+        "run_id", String(64), ForeignKey("optimization_runs.run_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("number", Integer, primary_key=True),
+    Column("parameters", Text, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("saving_share", Float, nullable=False),
+    Column("quality_difference_low", Float),
+    Column("feasible", Boolean, nullable=False),
+    Column("on_front", Boolean, nullable=False),
+)  # fmt: skip
+
+
+class RunRecords:
+    """Saves and loads :class:`OptimizationRun` records; a finished run is never changed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def save(self, run: OptimizationRun) -> None:
+        """Stores a run, or a later state of a running one.
+
+        Raises :class:`Conflict` when the stored run has ended and differs.
+        """
+        rows = [_trial_row(run.run_id, trial) for trial in run.trials]
+        with self._engine.begin() as connection:
+            stored = connection.execute(
+                select(runs.c.state).where(runs.c.run_id == run.run_id)
+            ).scalar_one_or_none()
+            if stored not in (None, "running"):
+                known = _load(connection, run.run_id)
+                if known == run:
+                    return
+                raise Conflict(f"The run {run.run_id} has {stored}; it can't be changed.")
+            connection.execute(delete(trials).where(trials.c.run_id == run.run_id))
+            connection.execute(delete(runs).where(runs.c.run_id == run.run_id))
+            connection.execute(insert(runs).values(**_run_row(run)))
+            if rows:
+                connection.execute(insert(trials), rows)
+
+    def load(self, run_id: str) -> OptimizationRun:
+        """The run with its trials; raises :class:`NotFound`."""
+        with self._engine.begin() as connection:
+            run = _load(connection, run_id)
+        if run is None:
+            raise NotFound(f"There is no optimization run {run_id!r}.")
+        return run
+
+    def list(self, limit: int = 100) -> tuple[OptimizationRun, ...]:
+        """The latest runs, newest first, without their trials."""
+        query = select(runs).order_by(runs.c.started_at_us.desc(), runs.c.run_id).limit(limit)
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(_run(dict(row), ()) for row in rows)
+
+
+def estimate_document(estimate: PolicyEstimate) -> dict[str, Any]:
+    """The estimate as plain JSON data, derived figures included."""
+    return asdict(estimate) | {
+        "saving_share": estimate.saving_share,
+        "calibration_residual": estimate.calibration_residual,
+    }
+
+
+def read_estimate(document: Mapping[str, Any]) -> PolicyEstimate:
+    """The inverse of :func:`estimate_document`."""
+    parts = dict(document)
+    for derived in ("saving_share", "calibration_residual"):
+        parts.pop(derived, None)
+    quality = dict(parts.pop("quality"))
+    for name in ("value", "difference"):
+        quality[name] = Interval(**quality[name]) if quality[name] else None
+    quality["refusals"] = tuple(quality["refusals"])
+    reach = tuple(RuleReach(**item) for item in parts.pop("reach"))
+    return PolicyEstimate(**parts, reach=reach, quality=QualityEstimate(**quality))
+
+
+def _load(connection: Any, run_id: str) -> OptimizationRun | None:
+    row = connection.execute(select(runs).where(runs.c.run_id == run_id)).mappings().one_or_none()
+    if row is None:
+        return None
+    query = select(trials).where(trials.c.run_id == run_id).order_by(trials.c.number)
+    found = connection.execute(query).mappings().all()
+    return _run(dict(row), tuple(_trial(dict(item)) for item in found))
+
+
+def _run_row(run: OptimizationRun) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "state": run.state,
+        "started_at_us": run.started_at_us,
+        "finished_at_us": run.finished_at_us,
+        "seed": run.seed,
+        "incumbent": run.incumbent.to_json(),
+        "table_versions": canonical_json(dict(run.table_versions)),
+        "found": run.found.to_json() if run.found else None,
+        "outcome": run.outcome,
+        "selection": _estimate_text(run.selection),
+        "test": _estimate_text(run.test),
+    }
+
+
+def _run(row: dict[str, Any], its_trials: tuple[Trial, ...]) -> OptimizationRun:
+    return OptimizationRun(
+        run_id=row["run_id"],
+        state=row["state"],
+        started_at_us=row["started_at_us"],
+        finished_at_us=row["finished_at_us"],
+        seed=row["seed"],
+        incumbent=_policy(row["incumbent"]),
+        table_versions=json.loads(row["table_versions"]),
+        trials=its_trials,
+        found=_policy(row["found"]) if row["found"] else None,
+        outcome=row["outcome"],
+        selection=_estimate(row["selection"]),
+        test=_estimate(row["test"]),
+    )
+
+
+def _trial_row(run_id: str, trial: Trial) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "number": trial.number,
+        "parameters": canonical_json(dict(trial.parameters)),
+        "policy": trial.policy.to_json(),
+        "saving_share": trial.saving_share,
+        "quality_difference_low": trial.quality_difference_low,
+        "feasible": trial.feasible,
+        "on_front": trial.on_front,
+    }
+
+
+def _trial(row: dict[str, Any]) -> Trial:
+    return Trial(
+        number=row["number"],
+        parameters=json.loads(row["parameters"]),
+        policy=_policy(row["policy"]),
+        saving_share=row["saving_share"],
+        quality_difference_low=row["quality_difference_low"],
+        feasible=row["feasible"],
+        on_front=row["on_front"],
+    )
+
+
+def _policy(text: str) -> RoutingPolicy:
+    return parse_policy(json.loads(text))
+
+
+def _estimate_text(estimate: PolicyEstimate | None) -> str | None:
+    return canonical_json(estimate_document(estimate)) if estimate else None
+
+
+def _estimate(text: str | None) -> PolicyEstimate | None:
+    return read_estimate(json.loads(text)) if text else None
