@@ -55,6 +55,7 @@ class PublicationSource:
         self._check_seconds = check_seconds
         self._channels: dict[str, _Channel] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         store.subscribe(self._on_publication)
 
     @property
@@ -81,6 +82,12 @@ class PublicationSource:
             raise NotFound(f"Nothing was published in channel {channel!r}.")
         return state.current
 
+    def close(self) -> None:
+        """Ends every wait now, as if its time were over: the process is going down."""
+        self._closed = True
+        for state in self._channels.values():
+            state.changed.set()
+
     async def wait(
         self, channel: str, etags: Sequence[str], seconds: float
     ) -> SignedPublication | None:
@@ -97,7 +104,7 @@ class PublicationSource:
                 if state.current is not None and state.current.etag not in etags:
                     return state.current
                 left = deadline - asyncio.get_running_loop().time()
-                if left <= 0:
+                if left <= 0 or self._closed:
                     return None
                 if state.watcher is None or state.watcher.done():
                     state.watcher = asyncio.create_task(self._watch(channel, state))

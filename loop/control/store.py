@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
@@ -36,12 +34,13 @@ def open_control_store(database_url: str) -> Engine:
     database does not answer.
     """
     engine = connect(database_url)
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
     try:
         with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            if engine.dialect.name == "postgresql":
+                # Two processes that start at once must not both create the tables.
+                connection.execute(text("SELECT pg_advisory_xact_lock(7453018266)"))
+            if _revision_of(connection) != head_revision():
+                _upgrade(connection)
     except OperationalError as error:
         raise Unavailable(
             "The control database does not answer.",
@@ -51,6 +50,30 @@ def open_control_store(database_url: str) -> Engine:
     return engine
 
 
+def head_revision() -> str:
+    """The newest migration's revision: migrations are files named ``<revision>_<words>.py``."""
+    newest = max(path.name for path in (_MIGRATIONS / "versions").glob("*.py"))
+    return newest.split("_", 1)[0]
+
+
+def _revision_of(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def _upgrade(connection: Connection) -> None:
+    # Imported here: it takes longer to load than most commands take, and is seldom needed.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
 def connect(database_url: str) -> Engine:
     """An engine with the pragmas that make SQLite durable and safe between processes."""
     try:
@@ -58,7 +81,7 @@ def connect(database_url: str) -> Engine:
         if url.get_backend_name() == "sqlite" and url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(url, pool_pre_ping=True)
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise BadInput(
             "TURNWISE_DATABASE_URL can't be read.",
             why=str(error),

@@ -1,4 +1,8 @@
-"""What changes something, for the API and the pages: each names who acts and why."""
+"""What changes something, for the API and the pages: each names who acts and why.
+
+The stages that need scikit-learn or Optuna are imported where they are used: those take seconds to
+load, and most commands never do.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,7 @@ from loop.domain.policies import BUCKETS
 from loop.domain.policy_documents import parse_policy
 from loop.service import rollout_stage
 from loop.service.assemble import Parts
-from loop.service.clustering_stage import cluster_low_scoring
 from loop.service.evaluation_stage import evaluate_changed
-from loop.service.optimization_stage import gate_version, start_run
 from loop.service.readings import Readings
 from routing_policies import review
 
@@ -46,10 +48,14 @@ class Actions:
         }
 
     def cluster(self) -> dict[str, Any]:
+        from loop.service.clustering_stage import cluster_low_scoring
+
         cluster_low_scoring(self._parts.lake, self._parts.stage_log)
         return self._readings.list_clusters()
 
     def optimize(self, document: dict[str, Any]) -> dict[str, Any]:
+        from loop.service.optimization_stage import start_run
+
         run_id = start_run(self._parts, document)
         return self._readings.show_run(run_id)
 
@@ -96,6 +102,8 @@ class Actions:
         return self.steer_rollout(target, verb, document)
 
     def _gate(self, version: int, _document: dict[str, Any]) -> dict[str, Any]:
+        from loop.service.optimization_stage import gate_version
+
         report = gate_version(self._parts, version)
         return {**report.to_document(), "lines": report.lines()}
 

@@ -21,6 +21,7 @@ from loop.ledger.prices import load_price_book
 from loop.service.settings import Settings
 from optimizers.run_records import RunRecords
 from routing_policies.publication import PublicationSource
+from routing_policies.rollout import RolloutController
 from routing_policies.signing import open_signers
 from routing_policies.version_store import VersionStore
 
@@ -80,6 +81,11 @@ class Parts:
     @cached_property
     def publications(self) -> PublicationSource:
         return PublicationSource(self.versions, open_signers(self.settings.data_dir / "keys"))
+
+    @cached_property
+    def rollouts(self) -> RolloutController:
+        lifetime = self.settings.publication_lifetime_seconds
+        return RolloutController(self.versions, not_after_seconds=lifetime)
 
     @cached_property
     def runs(self) -> RunRecords:

@@ -18,14 +18,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from collectors.decision_intake import accept_decisions
 from loop.access.tokens import Authorise, bearer_token, token_check
 from loop.domain.errors import BadInput, TurnwiseError
 from loop.service.actions import Actions
 from loop.service.assemble import Parts
-from loop.service.gateway_routes import gateway_routes
 from loop.service.http_errors import answer_http_exception, answer_turnwise_error
 from loop.service.readings import Readings
 from loop.service.web import web_routes
+from routing_policies.gateway_routes import gateway_routes
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 MAX_DOCUMENT_BYTES = 1024 * 1024
@@ -39,7 +40,7 @@ def api_app(parts: Parts) -> Starlette:
     return Starlette(
         routes=[
             *api_routes(readings, actions),
-            *gateway_routes(parts),
+            *gateway_routes(parts.publications, parts.versions, _decision_intake(parts)),
             *web_routes(readings, actions.act),
         ],
         middleware=[Middleware(RequireToken, authorise=token_check(parts.settings.api_token))],
@@ -149,12 +150,26 @@ def _endpoint(answer: Answer, *, takes_document: bool) -> Callable[[Request], An
     return endpoint
 
 
-async def _read_document(request: Request) -> dict[str, Any]:
-    body = b""
+def _decision_intake(parts: Parts) -> Callable[[Request], Any]:
+    async def intake(request: Request) -> Response:
+        body = await _read_body(request, parts.settings.max_body_bytes)
+        accepted = await accept_decisions(parts.journal, body)
+        return JSONResponse({"accepted": accepted})
+
+    return intake
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_DOCUMENT_BYTES:
-            raise BadInput(f"The body is larger than {MAX_DOCUMENT_BYTES} bytes.")
+        if len(body) > limit:
+            raise BadInput(f"The body is larger than {limit} bytes.")
+    return bytes(body)
+
+
+async def _read_document(request: Request) -> dict[str, Any]:
+    body = await _read_body(request, MAX_DOCUMENT_BYTES)
     try:
         document = json.loads(body or b"{}")
     except ValueError as error:

@@ -7,6 +7,9 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from loop.domain.errors import NotFound
+from loop.domain.estimates import PolicyEstimate
+from loop.domain.runs import OptimizationRun, Trial
 from loop.ledger.chargeback import spend
 from loop.service import policy_readings, session_readings
 from loop.service.assemble import Parts
@@ -20,7 +23,8 @@ STAGES = {
     "optimize": ("Optimize", "/runs"),
     "rollout": ("Roll out", "/rollouts"),
 }
-LAST_TRANSITIONS = 10
+LAST_TRANSITIONS = 20
+LATEST = "latest"
 
 
 class Readings:
@@ -89,6 +93,11 @@ class Readings:
 
     def _waiting(self) -> list[dict[str, str]]:
         rows = [policy_readings.version_row(row) for row in self._parts.versions.list_versions()]
+        explored = {
+            arm.policy_version
+            for record in self._parts.versions.publications(self._parts.settings.channel)
+            for arm in record.publication.arms
+        }
         asked = {
             "in_review": "Version {version} ({name}) waits for a review",
             "approved": "Version {version} ({name}) is approved and not yet published",
@@ -99,6 +108,7 @@ class Readings:
             {"what": asked[row["state"]].format(**row), "url": f"/policies/{row['version']}"}
             for row in rows
             if row["state"] in asked
+            and not (row["state"] == "approved" and row["version"] in explored)
         ]
 
     # -- sessions and money --------------------------------------------------------------------
@@ -142,8 +152,28 @@ class Readings:
         return {"rows": rows, "next": None}
 
     def list_runs(self) -> dict[str, Any]:
-        rows = [self._run_row(run) for run in self._parts.runs.list_runs()]
+        rows = [run_row(run) for run in self._parts.runs.list_runs()]
         return {"rows": rows, "next": None}
+
+    def show_run(self, run_id: str) -> dict[str, Any]:
+        run = self._parts.runs.load(run_id)
+        proposed = [
+            version.version
+            for version in self._parts.versions.list_versions()
+            if version.run_id == run_id
+        ]
+        return {
+            **run_row(run),
+            "seed": run.seed,
+            "table_versions": dict(run.table_versions),
+            "incumbent": run.incumbent.to_document(),
+            "found": run.found.to_document() if run.found else None,
+            "found_words": policy_readings.policy_words(run.found) if run.found else [],
+            "selection": estimate_row(run.selection),
+            "test": estimate_row(run.test),
+            "trials": [trial_row(trial) for trial in run.trials],
+            "proposed_version": proposed[0] if proposed else None,
+        }
 
     def list_policies(self) -> dict[str, Any]:
         versions = self._parts.versions.list_versions()
@@ -161,6 +191,21 @@ class Readings:
             "reach": reach_rows(self._parts, found.policy),
         }
 
+    def list_rollouts(self) -> dict[str, Any]:
+        rollouts = self._parts.rollouts.list_rollouts()
+        return {"rows": [status.to_document() for status in rollouts], "next": None}
+
+    def show_rollout(self, rollout_id: str) -> dict[str, Any]:
+        """One rollout; ``latest`` is the newest. Raises :class:`NotFound`."""
+        if rollout_id == LATEST:
+            newest = self._parts.rollouts.list_rollouts()[:1]
+            if not newest:
+                raise NotFound(
+                    "There is no rollout yet.", fix="`turnwise policy publish VERSION` starts one."
+                )
+            return newest[0].to_document()
+        return self._parts.rollouts.status(rollout_id).to_document()
+
     def diff_policies(self, before: int, after: int) -> dict[str, Any]:
         old = self._parts.versions.get(before).policy
         new = self._parts.versions.get(after).policy
@@ -171,3 +216,37 @@ class Readings:
             "words": words,
             "documents": {"from": old.to_document(), "to": new.to_document()},
         }
+
+
+def run_row(run: OptimizationRun) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "state": run.state,
+        "started_at_us": run.started_at_us,
+        "finished_at_us": run.finished_at_us,
+        "outcome": run.outcome,
+        "trials_done": len(run.trials),
+    }
+
+
+def trial_row(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "parameters": dict(trial.parameters),
+        "policy": trial.policy.to_document(),
+        "words": policy_readings.policy_words(trial.policy),
+        "saving_share": trial.saving_share,
+        "quality_difference_low": trial.quality_difference_low,
+        "feasible": trial.feasible,
+        "on_front": trial.on_front,
+    }
+
+
+def estimate_row(estimate: PolicyEstimate | None) -> dict[str, Any] | None:
+    """The estimate with its two derived shares; ``None`` stays ``None``."""
+    if estimate is None:
+        return None
+    return asdict(estimate) | {
+        "saving_share": estimate.saving_share,
+        "calibration_residual": estimate.calibration_residual,
+    }

@@ -78,7 +78,8 @@ async def _serve(parts: Parts) -> None:
     if settings.edge != OFF:
         edge_socket = _listen(settings.edge, "edge")
         edge_address = _address(edge_socket)
-        edge = Edge(settings, parts.keys, f"http://{_address(api_socket)}", edge_address)
+        service_url = f"http://{_address(api_socket)}"
+        edge = Edge(settings, parts.publications.keys, service_url, edge_address)
         servers.append(_Server(edge.app, edge_socket))
     grpc = await serve_grpc(settings.otlp_grpc, parts.journal, limits, authorise)
     grpc_host, _ = parse_address(settings.otlp_grpc, "otlp_grpc")
@@ -103,10 +104,10 @@ async def _serve(parts: Parts) -> None:
     waiting.cancel()
     for server in servers:
         server.should_exit = True
-    parts.publications.close()  # long polls end now
-    await grpc.stop(GRACE_SECONDS)
+    parts.publications.close()  # long polls end now, not after their 25 seconds
     if edge is not None:
-        await edge.stop()
+        await asyncio.to_thread(edge.stop)
+    await grpc.stop(GRACE_SECONDS)
     await asyncio.gather(*running)
     for task in tasks:
         await asyncio.to_thread(task.stop)
@@ -122,7 +123,7 @@ class _Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             loop="none",
-            lifespan="off",
+            lifespan="auto",
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -87,6 +87,58 @@ class Settings:
         "Pause between two looks of the rollout controller.",
         env="TURNWISE_ROLLOUT_INTERVAL_SECONDS",
     )
+    gate_max_quality_loss: float = setting(
+        0.02,
+        "Gate: how far below the incumbent the low end of the quality difference's 95 % interval "
+        "may lie.",
+        env="TURNWISE_GATE_MAX_QUALITY_LOSS",
+    )
+    gate_min_saving_share: float = setting(
+        0.02, "Gate: smallest saving, as a share of cost.", env="TURNWISE_GATE_MIN_SAVING_SHARE"
+    )
+    gate_min_sessions: int = setting(
+        200, "Gate: fewest sessions to judge on.", env="TURNWISE_GATE_MIN_SESSIONS"
+    )
+    auto_approve_written_by: str = setting(
+        "",
+        "Who answers for the rule that approves what passed the gate. Empty: no rule, a person "
+        "approves.",
+        env="TURNWISE_AUTO_APPROVE_WRITTEN_BY",
+    )
+    auto_approve_min_saving_share: float = setting(
+        0.05,
+        "Approval rule: smallest saving, as a share of cost.",
+        env="TURNWISE_AUTO_APPROVE_MIN_SAVING_SHARE",
+    )
+    auto_approve_max_quality_loss: float = setting(
+        0.01,
+        "Approval rule: how far below the incumbent the low end of the quality difference's 95 % "
+        "interval may lie.",
+        env="TURNWISE_AUTO_APPROVE_MAX_QUALITY_LOSS",
+    )
+    rollout_stages: tuple[str, ...] = setting(
+        ("1", "5", "10", "25", "50"),
+        "Canary's share of sessions at each stage, in percent; control gets as much.",
+        env="TURNWISE_ROLLOUT_STAGES",
+    )
+    rollout_margin: float = setting(
+        0.02,
+        "Loss of mean session quality that a promotion must rule out.",
+        env="TURNWISE_ROLLOUT_MARGIN",
+    )
+    rollout_dwell_seconds: float = setting(
+        3600.0, "Shortest time in a stage.", env="TURNWISE_ROLLOUT_DWELL_SECONDS"
+    )
+    rollout_maturation_seconds: float = setting(
+        900.0,
+        "Age at which a session counts: it should have been scored by then.",
+        env="TURNWISE_ROLLOUT_MATURATION_SECONDS",
+    )
+    rollout_horizon_seconds: float = setting(
+        604_800.0,
+        "A rollout undecided after this long is rolled back.",
+        env="TURNWISE_ROLLOUT_HORIZON_SECONDS",
+    )
     max_body_bytes: int = setting(
         16 * 1024 * 1024, "Largest OTLP body as sent.", env="TURNWISE_MAX_BODY_BYTES"
     )

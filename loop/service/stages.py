@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from loop.service import clustering_stage, evaluation_stage, rollout_stage
+from loop.service import evaluation_stage, rollout_stage
 from loop.service.assemble import Parts
 from loop.service.schedule import RepeatedTask
 
@@ -54,5 +54,7 @@ def cluster(parts: Parts) -> bool:
     scored = parts.stage_log.read("evaluate")
     clustered = parts.stage_log.read("cluster")
     if scored.revision > clustered.revision:
+        from loop.service import clustering_stage  # scikit-learn takes seconds to load
+
         clustering_stage.cluster_low_scoring(parts.lake, parts.stage_log)
     return False

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+import loop.service.assemble  # noqa: F401 - defines every table
+from loop.control.store import head_revision, metadata, open_control_store
+from loop.domain.errors import BadInput, Unavailable
+
+
+def test_the_migrations_make_the_tables_that_the_code_defines(tmp_path: Path) -> None:
+    engine = open_control_store(f"sqlite:///{tmp_path / 'control.db'}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    engine.dispose()
+    assert revision == head_revision()
+
+
+def test_opening_again_keeps_what_is_there(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'control.db'}"
+    engine = open_control_store(url)
+    insert = "INSERT INTO stage_progress VALUES ('collect', 1, 2, 3, 'note')"
+    with engine.begin() as connection:
+        connection.execute(text(insert))
+    engine.dispose()
+    engine = open_control_store(url)
+    with engine.begin() as connection:
+        assert connection.scalar(text("SELECT note FROM stage_progress")) == "note"
+    engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle://host/name", ""])
+def test_a_url_that_can_not_be_read_is_named(url: str) -> None:
+    with pytest.raises(BadInput, match="TURNWISE_DATABASE_URL"):
+        open_control_store(url)
+
+
+def test_a_database_that_is_away_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="does not answer"):
+        open_control_store("postgresql+psycopg://nobody@127.0.0.1:9/none?connect_timeout=1")
