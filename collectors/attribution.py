@@ -35,50 +35,54 @@ class Owner:
     org_path: str = UNATTRIBUTED
     repository: str = UNATTRIBUTED
 
-    def or_else(self, other: Owner) -> Owner:
-        """Fills in from ``other`` what is unattributed here."""
-        return Owner(
-            _first(self.developer, other.developer),
-            _first(self.org_path, other.org_path),
-            _first(self.repository, other.repository),
-        )
+
+NOBODY = Owner()
 
 
-def owner_of(events: Iterable[Event], attribution: Attribution) -> Owner:
-    """The owner that the events name: the first event that names one wins, level by level."""
-    owner = Owner()
+def owner_of(events: Iterable[Event], attribution: Attribution, fallback: Owner = NOBODY) -> Owner:
+    """The owner that the events name: for each part the first event that names it wins, and
+    ``fallback`` fills in the parts that none names."""
+    developer = org_path = repository = ""
     for event in events:
-        owner = owner.or_else(_owner(event.attributes, event.resource, attribution))
-        if UNATTRIBUTED not in (owner.developer, owner.org_path, owner.repository):
-            break
-    return owner
-
-
-def _owner(
-    attributes: Mapping[str, object], resource: Mapping[str, object], attribution: Attribution
-) -> Owner:
-    def read(name: str) -> str:
-        return text(attributes, name) or text(resource, name)
-
-    developer = next(filter(None, map(read, attribution.developer_attributes)), UNATTRIBUTED)
-    levels = [read(name) for name in attribution.org_path_attributes]
-    org_path = "/".join(level.replace("/", "-") for level in levels if level)
+        attributes, resource = event.attributes, event.resource
+        if not developer:
+            developer = _first_of(attribution.developer_attributes, attributes, resource)
+        if not org_path:
+            org_path = _org_path(attribution, attributes, resource)
+        if not repository:
+            repository = _repository(attributes) or _repository(resource)
+        if developer and org_path and (repository or fallback is not NOBODY):
+            break  # the repository is the session's, found once for all its turns
     return Owner(
-        developer,
-        org_path or read(ORG_FALLBACK_ATTRIBUTE) or UNATTRIBUTED,
-        _repository(
-            read("vcs.repository.url.full"), read("vcs.owner.name"), read("vcs.repository.name")
-        ),
+        developer or fallback.developer,
+        org_path or fallback.org_path,
+        repository or fallback.repository,
     )
 
 
-def _repository(url: str, owner: str, name: str) -> str:
-    if url:
-        return url
-    if owner and name:
-        return f"{owner}/{name}"
-    return name or UNATTRIBUTED
+def _first_of(
+    names: Iterable[str], attributes: Mapping[str, object], resource: Mapping[str, object]
+) -> str:
+    for name in names:
+        value = text(attributes, name) or text(resource, name)
+        if value:
+            return value
+    return ""
 
 
-def _first(value: str, other: str) -> str:
-    return value if value != UNATTRIBUTED else other
+def _org_path(
+    attribution: Attribution, attributes: Mapping[str, object], resource: Mapping[str, object]
+) -> str:
+    levels = [
+        text(attributes, name) or text(resource, name) for name in attribution.org_path_attributes
+    ]
+    path = "/".join(level.replace("/", "-") for level in levels if level)
+    return path or _first_of((ORG_FALLBACK_ATTRIBUTE,), attributes, resource)
+
+
+def _repository(attributes: Mapping[str, object]) -> str:
+    if "vcs.repository.url.full" not in attributes and "vcs.repository.name" not in attributes:
+        return ""
+    url = text(attributes, "vcs.repository.url.full")
+    owner, name = text(attributes, "vcs.owner.name"), text(attributes, "vcs.repository.name")
+    return url or (f"{owner}/{name}" if owner and name else name)

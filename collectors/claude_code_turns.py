@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from collectors.attribution import Attribution, Owner, owner_of
-from collectors.contents import assemble_contents, prompt_facts
+from collectors.contents import PromptFacts, assemble_contents, prompt_facts
 from collectors.event_fields import boolean, integer, text
 from collectors.session_facts import RequestFacts, SessionFacts, read_session
 from collectors.tool_calls import ToolFacts, read_tools
@@ -61,13 +61,25 @@ def assemble(events: Iterable[Event], attribution: Attribution | None = None) ->
     rules = attribution or Attribution()
     session_owner = owner_of((event for event in facts.events if event.kind != "decision"), rules)
     agents = _agent_names(facts)
+    prompts = prompt_facts(facts)
+    started: set[tuple[str, str]] = set()
     turns = [
-        _turn(request, by_turn.get(request.turn_id, []), facts, agents, rules, session_owner)
-        for request in facts.requests
+        _turn(
+            request,
+            by_turn.get(request.turn_id, []),
+            facts,
+            agents,
+            owner_of(request.records(), rules, session_owner),
+            prompts,
+            started,
+        )
+        for request in sorted(facts.requests, key=_total_order)
     ]
-    turns.sort(key=lambda turn: (turn.started_at_us, turn.sequence, turn.turn_id))
-    turns = _mark_prompts(turns, facts)
-    return AssembledSession(tuple(turns), assemble_contents(facts, tools, turns))
+    return AssembledSession(tuple(turns), assemble_contents(facts, tools, turns, prompts))
+
+
+def _total_order(request: RequestFacts) -> tuple[int, int, str]:
+    return request.started_at_us(), _sequence(request), request.turn_id
 
 
 def _turn(
@@ -75,8 +87,9 @@ def _turn(
     tools: list[ToolFacts],
     facts: SessionFacts,
     agents: dict[str, str],
-    rules: Attribution,
-    session_owner: Owner,
+    owner: Owner,
+    prompts: dict[str, PromptFacts],
+    started: set[tuple[str, str]],
 ) -> Turn:
     span, lines, raw = request.span, request.lines, request.raw
     records = request.records()
@@ -102,7 +115,12 @@ def _turn(
         text(span, "query_source_safe").replace("agent.", "agent:", 1) if span else ""
     )
     decision = request.decision
-    owner = owner_of(records, rules).or_else(session_owner)
+    request_class = _request_class(agent_id, source)
+    prompt_id = _prompt_id(request, facts)
+    prompt = prompts.get(prompt_id)
+    starts_prompt = request_class != "auxiliary" and (prompt_id, agent_id) not in started
+    if starts_prompt:
+        started.add((prompt_id, agent_id))
     return Turn(
         turn_id=request.turn_id,
         request_id=request.request_id,
@@ -110,11 +128,11 @@ def _turn(
         started_at_us=request.started_at_us(),
         ended_at_us=ended_at_us,
         sequence=_sequence(request),
-        prompt_id=_prompt_id(request, facts),
+        prompt_id=prompt_id,
         agent_id=agent_id,
         agent_name=_agent_name(request, agent_id, source, agents),
         query_source=source,
-        request_class=_request_class(agent_id, source),
+        request_class=request_class,
         developer=owner.developer,
         org_path=owner.org_path,
         repository=owner.repository,
@@ -130,6 +148,8 @@ def _turn(
         error_status=_first_integer([failed, span], "status_code")
         or (lines.error_status if lines else None),
         stop_reason=stop_reason,
+        prompt_chars=prompt.chars if prompt is not None and prompt.from_human else None,
+        starts_prompt=starts_prompt,
         tool_calls=tuple(calls),
         client_cost_microusd=_client_cost(done),
         unpriced_reason=NO_TOKENS_REASON if usage is None and status != "error" else "",
@@ -346,21 +366,6 @@ def _sources(request: RequestFacts, tools: list[ToolFacts]) -> tuple[str, ...]:
     if request.decision:
         present.append("gateway")
     return tuple(present)
-
-
-def _mark_prompts(turns: list[Turn], facts: SessionFacts) -> list[Turn]:
-    prompts = prompt_facts(facts)
-    started: set[tuple[str, str]] = set()
-    marked = []
-    for turn in turns:
-        key = (turn.prompt_id, turn.agent_id)
-        starts = turn.request_class != "auxiliary" and key not in started
-        if starts:
-            started.add(key)
-        prompt = prompts.get(turn.prompt_id)
-        chars = prompt.chars if prompt is not None and prompt.from_human else None
-        marked.append(replace(turn, starts_prompt=starts, prompt_chars=chars))
-    return marked
 
 
 def _first(events: list[Event], name: str) -> str:

@@ -102,12 +102,15 @@ def _best_prompt(prompts: list[PromptFacts]) -> PromptFacts:
 
 
 def assemble_contents(
-    facts: SessionFacts, tools: Mapping[str, ToolFacts], turns: Sequence[Turn]
+    facts: SessionFacts,
+    tools: Mapping[str, ToolFacts],
+    turns: Sequence[Turn],
+    prompts: Mapping[str, PromptFacts],
 ) -> tuple[Content, ...]:
     """Every text of the session in total order."""
     by_id = {turn.turn_id: turn for turn in turns}
     session_id = facts.events[0].session_id
-    contents = [*_prompt_contents(facts, turns, session_id)]
+    contents = [*_prompt_contents(prompts, turns, session_id)]
     for request in facts.requests:
         contents += _answer(request, by_id[request.turn_id])
     for tool in tools.values():
@@ -127,13 +130,13 @@ def assemble_contents(
 
 
 def _prompt_contents(
-    facts: SessionFacts, turns: Sequence[Turn], session_id: str
+    prompts: Mapping[str, PromptFacts], turns: Sequence[Turn], session_id: str
 ) -> Iterable[Content]:
     first_turns: dict[str, str] = {}
     for turn in turns:
         if turn.starts_prompt and not turn.agent_id:
             first_turns.setdefault(turn.prompt_id, turn.turn_id)
-    for prompt in prompt_facts(facts).values():
+    for prompt in prompts.values():
         yield Content(
             session_id,
             first_turns.get(prompt.prompt_id, ""),

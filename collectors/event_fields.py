@@ -21,10 +21,10 @@ _TRAILING_REMINDERS = re.compile(
 
 def text(event: Event | Mapping[str, Any], *names: str) -> str:
     """The first of the named attributes that holds a non-empty text, else ""."""
-    attributes = event.attributes if isinstance(event, Event) else event
+    attributes = event.attributes if type(event) is Event else event
     for name in names:
-        value = attributes.get(name)
-        if isinstance(value, str) and value:
+        value = attributes.get(name)  # type: ignore[union-attr]
+        if value and type(value) is str:
             return value
     return ""
 
