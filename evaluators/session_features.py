@@ -1,8 +1,8 @@
 """What describes a scored session for clustering: named numbers, and words.
 
 Every feature lies in [0, 1], so that its mean over a cluster reads as a share. The words are those
-of the human prompts and of the claims that did not hold; anything with a digit in it, and any run of more than 20
-letters, is left out, because keys, hashes, paths and numbers look like that.
+of the human prompts and of the claims that did not hold; anything with a digit in it, and any run
+of more than 20 letters, is left out, because keys, hashes, paths and numbers look like that.
 """
 
 from __future__ import annotations
