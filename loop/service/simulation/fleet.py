@@ -144,6 +144,7 @@ class Fleet:
         finally:
             for worker in workers:
                 worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
         order = sorted(tally.outcomes, key=lambda outcome: outcome.session_id)
         elapsed = time.monotonic() - began
         return FleetReport(tuple(order), tally.requests, tally.exports, tally.resends, elapsed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from loop.service.simulation.client_records import Served
 from loop.service.simulation.http_connection import HttpAnswer, HttpConnection
 
 ATTEMPTS = 4
+RETRY_SECONDS = 0.02  # real time; the client's own waits pass on the virtual clock
 RETRIED_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
 
@@ -47,6 +49,7 @@ class ModelClient:
                 return Served(
                     response.status, request_id, at_us, now_us, tuple(attempts), error=error
                 )
+            await asyncio.sleep(RETRY_SECONDS * len(attempts))
 
 
 def _served(
