@@ -16,7 +16,11 @@ import pytest
 
 OPUS, HAIKU = "claude-opus-4-7", "claude-haiku-4-5"
 RECORDINGS = Path(__file__).parents[2] / "examples" / "recordings"
-HEADERS = {"x-api-key": "test-key", "anthropic-version": "2023-06-01"}
+HEADERS = {
+    "x-api-key": "test-key",
+    "anthropic-version": "2023-06-01",
+    "anthropic-beta": "claude-code-20250219,effort-2025-11-24",
+}
 USAGE_CLASSES = (
     "input_tokens",
     "output_tokens",
