@@ -129,7 +129,8 @@ async def _accept(
         journal.check_disk()  # before a large body is read for nothing
         body = await _read_body(headers, receive, limits, encoding)
         validate(signal, content_type, body)
-        await journal.append(signal, content_type, body, credential=credential)
+        if body:
+            await journal.append(signal, content_type, body, credential=credential)
     except BadInput as error:
         raise _Answer(400, str(error)) from error
     except Unavailable as error:

@@ -43,6 +43,7 @@ class ToolFacts:
     told: TranscriptTool | None = None
     name: str = ""
     records: list[Event] = field(default_factory=list)
+    mentioned_at_us: int = 0  # when a raw body or a later request's context told of it
 
     def started_at_us(self) -> int:
         """The earliest time at which any record places the call."""
@@ -52,7 +53,7 @@ class ToolFacts:
             starts.append(self.result.at_us - duration_us)
         if not starts and self.told:
             starts = [self.told.at_us or self.told.result_at_us]
-        return min(starts, default=0)
+        return min(starts, default=self.mentioned_at_us)
 
     def ended_at_us(self) -> int:
         if self.result:
@@ -143,8 +144,11 @@ def read_tools(facts: SessionFacts) -> dict[str, ToolFacts]:
             parent.blocked = event
     for tool_use_id, told in facts.transcript.tools.items():
         of(tool_use_id).told = told
-    for tool_use_id in (*facts.raw_tools, *facts.context_of):
-        of(tool_use_id)
+    for tool_use_id, span in facts.context_of.items():
+        of(tool_use_id).mentioned_at_us = span.at_us
+    ended = {request.request_id: request.ended_at_us() for request in facts.requests}
+    for tool_use_id, (request_id, _, _) in facts.raw_tools.items():
+        of(tool_use_id).mentioned_at_us = ended.get(request_id, 0)
     for tool in tools.values():
         tool.records = [
             event for event in (tool.decision, tool.result, tool.span, tool.execution) if event

@@ -20,6 +20,7 @@ from loop.domain.errors import BadInput
 from loop.domain.turns import Event, TokenUsage
 
 LINE_TYPES = ("user", "assistant", "system")
+SIDECHAIN = "sidechain"
 SYNTHETIC_MODEL = "<synthetic>"
 _EVENT_PREFIX = "transcript."
 # What assembly reads; the rest (prompt snapshots, structured results, thinking budgets) repeats it
@@ -29,6 +30,7 @@ _KEPT = (
     "requestedModel", "effort", "isApiErrorMessage", "apiErrorStatus", "retryAttempt", "error",
     "toolDenialKind", "permissionDecision", "origin", "promptSource", "version", "attributionAgent",
 )  # fmt: skip
+_NO_PROMPTS = ("<local-command-", "[Request interrupted")
 _KEPT_MESSAGE = ("id", "role", "model", "content", "stop_reason", "usage")
 
 
@@ -114,7 +116,11 @@ def line_event(
     kept: dict[str, Any] = {name: line[name] for name in _KEPT if line.get(name) is not None}
     message = line.get("message")
     if isinstance(message, Mapping):
-        kept["message"] = {name: message.get(name) for name in _KEPT_MESSAGE if name in message}
+        kept["message"] = {
+            name: _without_images(message[name]) for name in _KEPT_MESSAGE if name in message
+        }
+    if line.get("isSidechain") is True:
+        kept.setdefault("agentId", SIDECHAIN)  # older clients name no agent
     session_id = text(line, "sessionId") or session_id
     uuid = text(line, "uuid")
     return Event(
@@ -129,6 +135,19 @@ def line_event(
         factory.received_at_us,
         factory.credential,
     )
+
+
+def _without_images(value: Any) -> Any:
+    """Content blocks without what is encoded in them (images, documents)."""
+    if isinstance(value, list):
+        return [_without_images(item) for item in value]
+    if isinstance(value, Mapping):
+        is_encoded = value.get("type") in ("image", "document")
+        return {
+            key: "[left out]" if is_encoded and key == "source" else _without_images(item)
+            for key, item in value.items()
+        }
+    return value
 
 
 def read_transcript(events: Iterable[Event]) -> Transcript:
@@ -226,6 +245,7 @@ def _read_user(event: Event, transcript: Transcript) -> None:
         or not prompt
         or event.attributes.get("isMeta") is True
         or text(event, "agentId")  # the task that a subagent was given is no prompt of a human
+        or prompt.startswith(_NO_PROMPTS)
         or prompt_id in transcript.prompts
     ):
         return
