@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
+from loop.control.store import connect, metadata
 from loop.domain.lifecycle import Actor, ActorKind, State
 from loop.domain.policies import RoutingPolicy, Rule, choose_arm
 from routing_policies.rollout import RolloutController
@@ -37,6 +39,14 @@ PLAN = RolloutPlan(
 )
 
 
+def scratch_engine(path: Path) -> Engine:
+    """A database with the tables, which may lose its last writes with the power: it is a test."""
+    engine = connect(f"sqlite:///{path}")
+    event.listen(engine, "connect", lambda dbapi, _: dbapi.execute("PRAGMA synchronous=OFF"))
+    metadata.create_all(engine)
+    return engine
+
+
 def policy_named(name: str) -> RoutingPolicy:
     return RoutingPolicy(name, (Rule("all", (), "claude-haiku-4-5"),))
 
@@ -47,8 +57,7 @@ class RolloutWorld:
 
     def __init__(self, engine: Engine, *, seed: int = 1) -> None:
         self.now_us = START_US
-        self.store = VersionStore(engine, now_us=lambda: self.now_us)
-        self.controller = RolloutController(self.store)
+        self.attach(engine)
         self.random = random.Random(seed)
         self.order = random.Random(seed)
         self.outcomes: list[SessionOutcome] = []
@@ -57,6 +66,11 @@ class RolloutWorld:
         self.canary: Callable[[SessionOutcome], SessionOutcome] = lambda outcome: outcome
         self.every: Callable[[SessionOutcome], SessionOutcome] = lambda outcome: outcome
         self.store.install_baseline()
+
+    def attach(self, engine: Engine) -> None:
+        """Goes on over another copy of the database, with a controller that remembers nothing."""
+        self.store = VersionStore(engine, now_us=lambda: self.now_us)
+        self.controller = RolloutController(self.store)
 
     def approved(self, name: str = "candidate") -> int:
         version = self.store.propose(policy_named(name), ANN)

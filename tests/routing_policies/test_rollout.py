@@ -10,19 +10,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from loop.control.store import connect, metadata
 from loop.domain.errors import BadInput, Conflict, NotFound, Refused, Unavailable
 from loop.domain.lifecycle import State
 from routing_policies.rollout import CONTROLLER, RolloutController
 from routing_policies.rollout_records import SessionOutcome
 from routing_policies.rollout_rows import RolloutRows
-from tests.fakes.rollout_world import ANN, BOB, PLAN, RolloutWorld, shifted
+from tests.fakes.rollout_world import ANN, BOB, PLAN, RolloutWorld, scratch_engine, shifted
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = connect(f"sqlite:///{tmp_path}/control.db")
-    metadata.create_all(engine)
+    engine = scratch_engine(tmp_path / "control.db")
     yield engine
     engine.dispose()
 
@@ -284,8 +282,7 @@ def test_the_first_arm_of_a_session_counts_once(world: RolloutWorld) -> None:
 def test_a_look_does_not_depend_on_the_looks_before_it(tmp_path: Path) -> None:
     reports = []
     for looks in (1, 25):
-        engine = connect(f"sqlite:///{tmp_path}/{looks}.db")
-        metadata.create_all(engine)
+        engine = scratch_engine(tmp_path / f"{looks}.db")
         world = RolloutWorld(engine)
         plan = replace(PLAN, min_stage_units=10_000)
         rollout_id = world.start(plan).rollout_id
@@ -303,7 +300,7 @@ def test_a_look_does_not_depend_on_the_looks_before_it(tmp_path: Path) -> None:
 def test_what_is_undecided_at_the_horizon_does_not_ship(world: RolloutWorld) -> None:
     plan = replace(PLAN, horizon_seconds=20_000, margin=0.001)
     rollout_id = world.start(plan).rollout_id
-    status = world.run(rollout_id)
+    status = world.run(rollout_id, sessions=400)
     assert status.state == "rolled_back"
     assert status.end_reason.startswith("inconclusive at the horizon of 5 h 33 min: undecided")
     assert world.store.get(1).state is State.ACTIVE

@@ -1,0 +1,320 @@
+"""A controller that dies at any statement, and rollouts under random events.
+
+The crash is where a real one would be: at a statement or a commit on the database connection,
+after which that process does nothing more. A fresh controller then goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from sqlalchemy import Engine, event
+
+from loop.domain.errors import Conflict, Refused
+from loop.domain.lifecycle import State
+from routing_policies.rollout import RolloutController
+from routing_policies.rollout_records import RolloutStatus
+from routing_policies.version_store import VersionStore
+from tests.fakes.rollout_world import ANN, BOB, PLAN, RolloutWorld, scratch_engine, shifted
+
+
+class Died(BaseException):
+    """The process is gone: nothing in it may catch this and go on."""
+
+
+@contextmanager
+def dying_at(engine: Engine, statement: int) -> Iterator[None]:
+    """The connection is cut before the numbered statement or commit, and stays cut."""
+    count = 0
+
+    def step(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > statement:
+            raise Died
+
+    event.listen(engine, "before_cursor_execute", step)
+    event.listen(engine, "commit", step)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", step)
+        event.remove(engine, "commit", step)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = scratch_engine(tmp_path / "control.db")
+    yield engine
+    engine.dispose()
+
+
+def check_registry(store: VersionStore) -> None:
+    """What must hold at every moment, whoever died."""
+    states = [version.state for version in store.list_versions()]
+    assert states.count(State.ACTIVE) == 1
+    assert sum(state.is_canary() for state in states) <= 1
+    record = store.current_publication()
+    assert record is not None
+    for arm in record.publication.arms:
+        state = store.get(arm.policy_version).state
+        if arm.name == "canary":
+            assert state.is_canary()
+        else:
+            assert state is State.ACTIVE
+    store.verify_chain()
+
+
+def to_first_stage(world: RolloutWorld) -> None:
+    world.approved()
+
+
+def to_next_stage(world: RolloutWorld) -> None:
+    world.start()
+    world.serve(130)
+    world.wait(121)
+    world.pull()
+
+
+def to_promotion(world: RolloutWorld) -> None:
+    rollout_id = world.start().rollout_id
+    world.canary = shifted(+6)
+    while world.controller.status(rollout_id).stage < 2:
+        world.serve(150)
+        world.pull()
+        world.tick(rollout_id)
+    world.serve(400)
+    world.pull()
+
+
+def to_rollback(world: RolloutWorld) -> None:
+    rollout_id = world.start().rollout_id
+    world.controller.pause(rollout_id, ANN, "gather")
+    world.canary = shifted(-15)
+    world.serve(800)
+    world.pull()
+
+
+def start(world: RolloutWorld, controller: RolloutController) -> RolloutStatus:
+    return controller.start(2, PLAN, BOB, "try it")
+
+
+def look(world: RolloutWorld, controller: RolloutController) -> RolloutStatus:
+    return controller.tick("rollout-2", world.outcomes)
+
+
+def undo(world: RolloutWorld, controller: RolloutController) -> RolloutStatus:
+    return controller.roll_back("rollout-2", ANN, "enough")
+
+
+@pytest.mark.parametrize(
+    ("before", "act", "states"),
+    [
+        (to_first_stage, start, {"canary"}),
+        (to_next_stage, look, {"canary"}),
+        (to_promotion, look, {"promoted"}),
+        (to_rollback, look, {"rolled_back"}),
+        (to_next_stage, undo, {"rolled_back"}),
+    ],
+    ids=["start", "advance", "promote", "roll back", "person"],
+)
+def test_death_at_any_statement_leaves_one_active_and_converges(
+    tmp_path: Path,
+    before: Callable[[RolloutWorld], None],
+    act: Callable[[RolloutWorld, RolloutController], RolloutStatus],
+    states: set[str],
+) -> None:
+    engine = scratch_engine(tmp_path / "before.db")
+    world = RolloutWorld(engine)
+    before(world)
+    engine.dispose()
+    began_us = world.now_us
+    died, statement = True, 0
+    while died:
+        copy = shutil.copy(tmp_path / "before.db", tmp_path / f"{statement}.db")
+        engine = scratch_engine(Path(copy))
+        world.now_us = began_us
+        world.attach(engine)
+        died = False
+        with dying_at(engine, statement):
+            try:
+                act(world, world.controller)
+            except Died:
+                died = True
+        check_registry(world.store)
+        world.wait(31)  # a dead controller's lease has run out
+        fresh = RolloutController(world.store)
+        if not fresh.list_rollouts():
+            fresh.start(2, PLAN, BOB, "try it")
+        fresh.tick("rollout-2", world.outcomes)
+        check_registry(world.store)
+        status = fresh.tick("rollout-2", world.outcomes)
+        if act is undo and status.state == "canary":
+            status = undo(world, fresh)  # the person saw an error and asks again
+        assert status.state in states, statement
+        if act is look and states == {"canary"}:
+            assert status.stage == 2
+        world.pull()
+        assert fresh.tick("rollout-2", world.outcomes).finished == (states != {"canary"})
+        check_registry(world.store)
+        engine.dispose()
+        statement += 1
+    assert statement > 10
+
+
+KILLED = """
+import sys
+from sqlalchemy import event
+from loop.control.store import connect
+from routing_policies.rollout import RolloutController
+from routing_policies.version_store import VersionStore
+from loop.domain.lifecycle import Actor
+
+engine = connect(sys.argv[1])
+store = VersionStore(engine)
+
+@event.listens_for(engine, "before_cursor_execute")
+def wait(connection, cursor, statement, *rest):
+    if statement.startswith("INSERT INTO publications"):
+        print("in the transaction", flush=True)
+        sys.stdin.read()
+
+RolloutController(store).roll_back("rollout-2", Actor.parse("person:ann"), "enough")
+"""
+
+
+def test_kill_9_inside_a_rollbacks_transaction_changes_nothing(
+    engine: Engine, tmp_path: Path
+) -> None:
+    world = RolloutWorld(engine)
+    world.now_us = time.time_ns() // 1000
+    world.start()
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, f"sqlite:///{tmp_path}/control.db"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in the transaction\n"
+        process.send_signal(signal.SIGKILL)
+    check_registry(world.store)
+    assert world.controller.status("rollout-2").state == "canary"
+    world.wait(60)
+    assert world.controller.roll_back("rollout-2", ANN, "again").state == "rolled_back"
+    check_registry(world.store)
+
+
+class RandomRollouts(RuleBasedStateMachine):
+    """Starts, looks, people, gateways, renewals and deaths in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.engine = scratch_engine(Path(self.folder.name) / "control.db")
+        self.world = RolloutWorld(self.engine)
+        self.names = iter(f"policy-{number}" for number in range(1000))
+        self.rolled_back: set[int] = set()
+
+    def teardown(self) -> None:
+        self.engine.dispose()
+        self.folder.cleanup()
+
+    def newest(self) -> RolloutStatus | None:
+        found = self.world.controller.list_rollouts()
+        return found[0] if found else None
+
+    @rule()
+    def start(self) -> None:
+        try:
+            self.world.start(name=next(self.names))
+        except Conflict:
+            assert self.world.store.canary_version() is not None
+
+    @rule(
+        sessions=st.integers(0, 250),
+        shift=st.sampled_from([-25, 0, 8]),
+        missing=st.booleans(),
+        wait=st.sampled_from([0, 200, 4000]),
+    )
+    def serve(self, sessions: int, shift: float, missing: bool, wait: float) -> None:
+        self.world.canary = shifted(shift)
+        self.world.serve(0 if missing else sessions, seconds_apart=2.0)
+        self.world.wait(wait)
+
+    @rule()
+    def pull(self) -> None:
+        self.world.pull()
+
+    @precondition(lambda self: self.newest() is not None)
+    @rule(statement=st.integers(0, 60) | st.none(), readable=st.booleans())
+    def look(self, statement: int | None, readable: bool) -> None:
+        newest = self.newest()
+        assert newest is not None
+        outcomes = self.world.outcomes if readable else None
+        if statement is None:
+            self.world.controller.tick(newest.rollout_id, outcomes)
+            return
+        with dying_at(self.engine, statement):
+            try:
+                self.world.controller.tick(newest.rollout_id, outcomes)
+            except Died:
+                self.world.wait(31)
+        self.world.controller = RolloutController(self.world.store)
+
+    @precondition(lambda self: self.newest() is not None)
+    @rule(verb=st.sampled_from(["pause", "resume", "roll_back"]))
+    def steer(self, verb: str) -> None:
+        newest = self.newest()
+        assert newest is not None
+        try:
+            getattr(self.world.controller, verb)(newest.rollout_id, ANN, "because")
+        except Conflict:
+            self.world.wait(1)
+        except Refused:
+            assert newest.state == "promoted"
+
+    @rule()
+    def renew(self) -> None:
+        self.world.wait(13 * 3600)
+        self.world.store.renew("prod", ANN)
+
+    @invariant()
+    def the_registry_is_sound(self) -> None:
+        check_registry(self.world.store)
+
+    @invariant()
+    def what_was_rolled_back_stays_so(self) -> None:
+        found = {
+            version.version
+            for version in self.world.store.list_versions(states=(State.ROLLED_BACK,))
+        }
+        assert found >= self.rolled_back
+        self.rolled_back = found
+        serials = [one.publication.serial for one in self.world.store.publications()]
+        assert serials == sorted(set(serials))
+
+
+RandomRollouts.TestCase.settings = settings(
+    max_examples=12,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestRandomRollouts = RandomRollouts.TestCase
