@@ -106,6 +106,15 @@ def test_a_long_text_says_how_long_it_was() -> None:
     assert formats.cut("short") == "short"
 
 
+def test_a_repository_is_named_by_its_owner_and_name() -> None:
+    assert ">acme/shop<" in formats.repository("https://git.example/acme/shop/")
+    assert 'title="https://git.example/acme/shop"' in formats.repository(
+        "https://git.example/acme/shop"
+    )
+    assert formats.repository("unattributed") == "unattributed"
+    assert "<b>" not in formats.repository("https://x/<b>/y")
+
+
 def test_addresses_quote_what_an_identifier_holds() -> None:
     assert path_of("sessions", "a/../b?c#d") == "/sessions/a%2F..%2Fb%3Fc%23d"
     assert query_of({"a": "x&y", "b": None, "c": ""}) == "?a=x%26y"

@@ -140,10 +140,10 @@ def score(value: float | None) -> Markup:
 
 
 def number(value: Any) -> str:
-    """Any small number or word as it stands, floats with four significant digits."""
+    """Any small number or word as it stands, floats with three significant digits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return UNKNOWN if value is None else visible(str(value))
-    return f"{value:,}" if isinstance(value, int) else _minus(f"{value:.4g}")
+    return f"{value:,}" if isinstance(value, int) else _minus(f"{value:.3g}")
 
 
 def duration(milliseconds: int | float | None) -> str:
@@ -209,6 +209,15 @@ def short(identifier: str, length: int = 8) -> Markup:
     return Markup('<code title="{}">{}</code>').format(text, head)
 
 
+def repository(name: str) -> Markup | str:
+    """Owner and name of a repository's URL; the whole of it in ``title``."""
+    text = visible(name)
+    if "://" not in text:
+        return text
+    tail = "/".join(text.rstrip("/").split("/")[-2:])
+    return Markup('<span title="{}">{}</span>').format(text, tail)
+
+
 def words(name: str) -> str:
     """A state or a check as people read it: ``gate_passed`` is ``gate passed``."""
     return str(name).replace("_", " ")
@@ -248,6 +257,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "money": money,
     "number": number,
     "points": points,
+    "repository": repository,
     "score": score,
     "share": share,
     "short": short,

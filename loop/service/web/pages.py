@@ -139,6 +139,7 @@ class _Pages:
             "sessions.html",
             Page("Sessions", "sessions", _twin(request)),
             rows=listed["rows"],
+            evaluators=sorted({name for row in listed["rows"] for name in row["scores"]}),
             filters=filters,
             in_force={name: value for name, value in filters.items() if value},
             sort=sort,
