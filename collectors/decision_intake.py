@@ -16,6 +16,7 @@ from loop.domain.errors import BadInput
 from loop.domain.policies import Decision
 from loop.domain.turns import Event
 
+_YEAR_10000_US = 253_402_300_800_000_000
 DECISION_EVENT = "turnwise.decision"
 _FIELDS = {field.name: field for field in fields(Decision)}
 _READERS: dict[str, Callable[[Any], bool]] = {
@@ -108,6 +109,12 @@ def _decision(item: Any, position: int) -> Decision:
     decision = Decision(**known)
     if not decision.decision_id:
         raise BadInput(f"Decision {position} has an empty decision_id.", fix="Name the request.")
+    numbers = [value for value in known.values() if isinstance(value, int)]
+    if not 0 <= decision.at_us < _YEAR_10000_US or any(abs(number) >= 2**63 for number in numbers):
+        raise BadInput(
+            f"Decision {position}: a time or a number is out of range.",
+            fix="Send microseconds since 1970 and numbers of 64 bits.",
+        )
     if not 0.0 <= decision.propensity <= 1.0:
         raise BadInput(
             f"Decision {position}: propensity {decision.propensity} is no probability.",

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from loop.lake import Lake
 
 JOURNAL_NAME = "collectors"
+_LIMIT = 2**63
+_YEAR_10000_US = 253_402_300_800_000_000
 # What odd data could make pure code raise; anything else is a fault that must stop the cycle.
 _ASSEMBLY_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
@@ -132,12 +134,12 @@ class Drainer:
             report = DrainReport()
             if self._pending:
                 known = [self.journal.directory / name for name in self._pending]
-                self._drain(known, report, again=True)
+                self._drain_or_part(known, report, again=True)
             for paths in _in_batches(
                 sealed_segments(self.journal.directory), self.limits.batch_bytes
             ):
                 self._bind(paths)
-                self._drain(paths, report, again=False)
+                self._drain_or_part(paths, report, again=False)
             return report
 
     def is_drained(self) -> bool:
@@ -199,6 +201,21 @@ class Drainer:
         temporary.rename(self._state_path)
         sync_directory(self.journal.directory)
         self._pending = pending
+
+    def _drain_or_part(self, paths: list[Path], report: DrainReport, *, again: bool) -> None:
+        """Drains a batch; one that the lake can't hold goes segment by segment, and the segment
+        that is at fault into quarantine."""
+        try:
+            self._drain(paths, report, again=again)
+        except BadInput as error:
+            if len(paths) == 1:
+                self.quarantine.put_segment(paths[0], str(error))
+                report.quarantined.append(f"{paths[0].name}: {error}")
+                self._let_go(paths)
+                return
+            for path in paths:
+                self._bind([path, *(other for other in paths if other > path)])
+                self._drain_or_part([path], report, again=True)
 
     def _drain(self, paths: list[Path], report: DrainReport, *, again: bool) -> None:
         batch = self._read(paths, report)
@@ -267,12 +284,14 @@ class Drainer:
         for session_id in session_ids:
             try:
                 session = assemble(self._sessions.events_of(session_id), self.attribution)
+                priced = [price(turn, self.price_book) for turn in session.turns]
+                check_storable([*priced, *session.contents])
             except _ASSEMBLY_ERRORS as error:
                 self.quarantine.put_session(session_id, repr(error))
                 report.quarantined.append(f"session {session_id}: {error!r}")
                 continue
             report.sessions += 1
-            turns += [price(turn, self.price_book) for turn in session.turns]
+            turns += priced
             contents += session.contents
         if turns or contents:
             self.lake.write_turns(turns, contents, revision=self._position)
@@ -287,7 +306,8 @@ class Drainer:
             elif path.exists():
                 archive.mkdir(parents=True, exist_ok=True)
                 path.rename(archive / path.name)
-        self._save_state([])
+        let_go = {path.name for path in paths}
+        self._save_state([name for name in self._pending if name not in let_go])
 
 
 class _RecentSessions:
@@ -339,6 +359,21 @@ def price(turn: Turn, price_book: PriceBook) -> Turn:
         price_version=cost.price_version,
         unpriced_reason=cost.unpriced_reason,
     )
+
+
+def check_storable(records: Iterable[Turn | Content]) -> None:
+    """Raises ValueError for a number beyond 64 bits or a time outside years 1970 to 9999."""
+    for record in records:
+        for name in record.__slots__:
+            value = getattr(record, name)
+            if isinstance(value, int) and not -_LIMIT <= value < _LIMIT:
+                raise ValueError(f"{name} is {value}, beyond 64 bits")
+            if name.endswith("_at_us") and not 0 <= value < _YEAR_10000_US:
+                raise ValueError(f"{name} is {value}, no time before the year 10000")
+        if isinstance(record, Turn):
+            usage = record.usage
+            if not all(0 <= getattr(usage, name) < _LIMIT for name in usage.__slots__):
+                raise ValueError(f"the token counts {usage} can't be")
 
 
 def _in_batches(paths: list[Path], batch_bytes: int) -> Iterable[list[Path]]:

@@ -56,7 +56,7 @@ class EventFactory:
         name = _log_name(attributes, body, event_name, scope)
         session_id = self._session_id(attributes)
         sequence = _integer(attributes.get("event.sequence"))
-        at_us = time_ns // 1000 or _stated_time_us(attributes) or self.received_at_us
+        at_us = max(0, time_ns // 1000) or _stated_time_us(attributes) or self.received_at_us
         if body is not None and body != name:
             attributes["otel.body"] = body
         event_id = digest("log", session_id, time_ns, sequence, name, attributes)
@@ -94,7 +94,7 @@ class EventFactory:
             attributes["otel.status_message"] = status_message
         if events:
             attributes["otel.events"] = events
-        at_us = start_ns // 1000 or self.received_at_us
+        at_us = max(0, start_ns // 1000) or self.received_at_us
         return self._event(event_id, "span", name, session_id, at_us, 0, attributes, resource)
 
     def point(
@@ -117,7 +117,7 @@ class EventFactory:
             attributes["otel.unit"] = unit
         if temporality:
             attributes["otel.temporality"] = temporality
-        at_us = end_ns // 1000 or self.received_at_us
+        at_us = max(0, end_ns // 1000) or self.received_at_us
         return self._event(event_id, "metric", name, session_id, at_us, 0, attributes, resource)
 
     def _session_id(self, attributes: Mapping[str, Any]) -> str:
@@ -178,9 +178,9 @@ def _log_name(attributes: Mapping[str, Any], body: Any, event_name: str, scope: 
 
 def _integer(value: Any) -> int:
     if isinstance(value, int):
-        return value
+        return int(value) if abs(value) < 2**63 else 0
     if isinstance(value, float) and value.is_integer():
-        return int(value)
+        return int(value) if abs(value) < 2**53 else 0
     if isinstance(value, str) and value.lstrip("-").isdigit() and len(value) < 19:
         return int(value)
     return 0
@@ -201,7 +201,7 @@ def iso_time_us(text: Any) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     delta = moment - _EPOCH
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+    return max(0, (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -99,6 +99,38 @@ def test_logs_alone_and_spans_alone_count_the_same_tokens(
     assert told <= truth["tools"].total()
 
 
+ODD_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["true", "1e400", "-5", "<REDACTED>", '{"a":', "[TOOL RESULT: toolu_1]\nx"]),
+    st.lists(st.none() | st.integers() | st.dictionaries(st.text(max_size=3), st.text())),
+    st.dictionaries(st.text(max_size=3), st.integers()),
+)
+NAMES = sorted({event.name for events in EVENTS.values() for event in events})
+ATTRIBUTES = sorted({key for events in EVENTS.values() for e in events for key in e.attributes})
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_values_of_any_type_in_any_attribute_assemble(data: st.DataObject) -> None:
+    session_id = data.draw(st.sampled_from(sorted(SESSIONS)))
+    changes = data.draw(
+        st.lists(st.tuples(st.integers(0, 200), st.sampled_from(ATTRIBUTES), ODD_VALUES))
+    )
+    events = list(EVENTS[session_id])
+    for position, key, value in changes:
+        event = events[position % len(events)]
+        changed = replace(event, attributes={**event.attributes, key: value})
+        events[position % len(events)] = changed
+    name = data.draw(st.sampled_from(NAMES))
+    events.append(replace(events[0], event_id="odd", name=name, attributes={}))
+    assembled = assemble(events)
+    assert assemble(reversed(events)) == assembled
+
+
 def _as_older_client(event: Event) -> Event:
     """The record as client 2.1.197 wrote it: no request ids on tool events, no agent ids."""
     dropped = {"message.uuid", "ttft_ms", "prompt_text", "gen_ai.conversation.id", "agent_id"}

@@ -59,6 +59,7 @@ BAD = {
     "a field of the wrong type": orjson.dumps([decision(serial="1")]),
     "a boolean for a number": orjson.dumps([decision(serial=True)]),
     "an empty id": orjson.dumps([decision(decision_id="")]),
+    "a time beyond all calendars": orjson.dumps([decision(at_us=2**63)]),
     "an impossible propensity": orjson.dumps([decision(propensity=1.5)]),
 }
 

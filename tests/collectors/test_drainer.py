@@ -167,6 +167,35 @@ def test_a_damaged_segment_is_set_aside_whole_and_its_good_part_stored(tmp_path:
         assert kept.read_bytes() == bytes(content)
 
 
+def test_numbers_that_cannot_be_stored_stop_nothing(tmp_path: Path) -> None:
+    huge = log_body("huge").replace(b'"intValue": 10', b'"intValue": 9223372036854775807')
+    old = log_body("old", duration_ms="9e15")
+    assert huge != log_body("huge")
+    with pipeline(tmp_path) as parts:
+        for body in (huge, old, log_body("good")):
+            parts.journal.append_sync("logs", "json", body)
+        report = parts.drainer.drain_once()
+        assert parts.drainer.is_drained()
+        assert report.stored == 3
+        assert [turn.session_id for turn in parts.lake.turns_of(["good"])] == ["good"]
+        kinds = {entry["session_id"] for entry in parts.drainer.quarantine.entries()}
+        assert kinds == {"huge", "old"}
+
+
+def test_a_segment_that_the_lake_cannot_hold_leaves_the_others_alone(tmp_path: Path) -> None:
+    poison = Record("logs", "json", log_body("poison"), 2**64 - 1)
+    with pipeline(tmp_path) as parts:
+        (tmp_path / "journal" / "0.sealed").write_bytes(
+            MAGIC + encode_record(poison) + encode_trailer(1)
+        )
+        parts.journal.append_sync("logs", "json", log_body("good"))
+        report = parts.drainer.drain_once()
+        assert parts.drainer.is_drained()
+        assert (report.stored, report.turns) == (1, 1)
+        assert len(parts.lake.turns_of(["good"])) == 1
+        assert [entry["kind"] for entry in parts.drainer.quarantine.entries()] == ["segment"]
+
+
 def test_only_one_process_drains(tmp_path: Path) -> None:
     with pipeline(tmp_path) as parts:
         parts.drainer.drain_once()
