@@ -68,7 +68,7 @@ def read_features(
         new_tokens=_whole(
             part.tokens for part in parts if last_assistant < 0 or part.message > last_assistant
         ),
-        prompt_tokens=math.ceil(len(human_prompt(messages)) / estimator.chars_per_token),
+        prompt_tokens=int(len(human_prompt(messages)) / estimator.chars_per_token),
         starts_user_turn=bool(turn) and not in_tool_loop,
         in_tool_loop=in_tool_loop,
     )
