@@ -161,7 +161,14 @@ class RolloutController:
 
     def open_rollouts(self) -> list[RolloutStatus]:
         """Those that need ticks, the oldest first: not ended, or not acknowledged everywhere."""
-        return [status for status in reversed(self.list_rollouts()) if not status.finished]
+        rows = [
+            row
+            for row in reversed(self._rows.list())
+            # What is rolled back everywhere stays so; there may be many of them.
+            if row.step != "roll_back" or row.completed_serial is None
+        ]
+        statuses = [self._status_of(row) for row in rows]
+        return [status for status in statuses if not status.finished]
 
     def _new_row(
         self,

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
+from loop.control.store import connect, metadata
 from loop.domain.errors import BadInput, Conflict, NotFound, Refused, Unavailable
 from loop.domain.lifecycle import State
 from routing_policies.rollout import CONTROLLER, RolloutController
 from routing_policies.rollout_records import SessionOutcome
 from routing_policies.rollout_rows import RolloutRows
+from tests.fakes.postgres_server import postgres_server
 from tests.fakes.rollout_world import ANN, BOB, PLAN, RolloutWorld, scratch_engine, shifted
 
 
@@ -22,6 +25,21 @@ from tests.fakes.rollout_world import ANN, BOB, PLAN, RolloutWorld, scratch_engi
 def engine(tmp_path: Path) -> Iterator[Engine]:
     engine = scratch_engine(tmp_path / "control.db")
     yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def postgres_url() -> Iterator[str]:
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture
+def world_on_postgres(postgres_url: str) -> Iterator[RolloutWorld]:
+    engine = connect(postgres_url)
+    metadata.drop_all(engine)
+    metadata.create_all(engine)
+    yield RolloutWorld(engine)
     engine.dispose()
 
 
@@ -469,6 +487,43 @@ def test_two_controllers_take_turns(world: RolloutWorld, engine: Engine) -> None
     ):
         other.tick(rollout_id, [])
     assert other.tick(rollout_id, []).state == "canary"
+
+
+def race(world: RolloutWorld, rollout_id: str) -> None:
+    """Four controllers look at once, again and again."""
+    world.serve(130)
+    world.wait(121)
+    world.pull()
+
+    def look(_: int) -> None:
+        try:
+            RolloutController(world.store).tick(rollout_id, world.outcomes)
+        except (Conflict, Unavailable):
+            return
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(look, range(16)))
+    world.tick(rollout_id)
+    weights = [record.publication.arms[0].weight for record in world.store.publications()]
+    assert weights == [10_000, 2500, 5000]
+
+
+def test_controllers_that_race_take_each_step_once(world: RolloutWorld) -> None:
+    race(world, world.start().rollout_id)
+
+
+@pytest.mark.postgres
+def test_rollouts_run_on_postgresql(world_on_postgres: RolloutWorld) -> None:
+    world = world_on_postgres
+    rollout_id = world.start().rollout_id
+    race(world, rollout_id)
+    world.canary = shifted(-10)
+    status = world.run(rollout_id)
+    assert status.rollback_complete
+    assert status.end_reason.startswith("worse: ")
+    with pytest.raises(Conflict):
+        world.controller.start(2, PLAN, BOB, "again")
+    world.store.verify_chain()
 
 
 def test_a_controller_that_slept_through_its_lease_changes_nothing(
