@@ -132,17 +132,10 @@ class CacheModel:
             (tokens >= self.assumptions.minimum(name)) | (self.served == code)
         )
         uncached = np.rint(frame.input_tokens * self._scale * ratio).astype(np.int64)
-        p_input, p_output, p_read, p_5m, p_1h = self._periods.prices(name)
+        p_input, p_output, p_read, p_5m, p_1h = self._periods.prices(name, uncached + tokens)
         p_write = np.where(self._is_long, p_1h, p_5m)
         if (p_write == p_write[:1]).all():
             p_write = p_write[:1].sum()
-        naive = to_microusd(
-            p_input * frame.input_tokens
-            + p_output * frame.output_tokens
-            + p_read * frame.cache_read_tokens
-            + p_5m * frame.cache_creation_5m_tokens
-            + p_1h * frame.cache_creation_1h_tokens
-        )
         return ModelTurns(
             ratio=ratio,
             caches=caches,
@@ -150,9 +143,24 @@ class CacheModel:
             + p_output * frame.output_tokens
             + np.where(caches, p_write, p_input) * tokens,
             read_discount=np.asarray(p_write - p_read),
-            naive_microusd=naive,
+            naive_microusd=self._naive(name),
             is_priced=np.asarray(p_input != UNPRICED),
         )
+
+    def _naive(self, name: str) -> Integers:
+        frame = self.frame
+        logged = (
+            frame.input_tokens,
+            frame.output_tokens,
+            frame.cache_read_tokens,
+            frame.cache_creation_5m_tokens,
+            frame.cache_creation_1h_tokens,
+        )
+        total = logged[0] + logged[2] + logged[3] + logged[4]
+        millionths = np.zeros(len(frame), np.int64)
+        for price, tokens in zip(self._periods.prices(name, total), logged, strict=True):
+            millionths += price * tokens
+        return to_microusd(millionths)
 
     def _logged_previous(self) -> Integers:
         previous = np.full(len(self.frame), NONE, np.int64)

@@ -40,8 +40,7 @@ class PolicySpace:
         Without ``models``, those of the classic policy and those that were requested, as far as
         they are priced. Raises :class:`BadInput` for a named model without a price.
         """
-        priced = set(price_book.models())
-        unpriced = [model for model in models if model not in priced]
+        unpriced = [model for model in models if not price_book.knows(model)]
         if unpriced:
             raise BadInput(
                 f"{unpriced[0]} has no price, so what it would cost can't be told.",
@@ -49,8 +48,8 @@ class PolicySpace:
             )
         if not models:
             requested = map(undated, frame.requested_model.values)
-            known = sorted({*classic_policy().models(), *requested} & priced)
-            models = tuple(known)
+            known = {*classic_policy().models(), *requested}
+            models = tuple(sorted(model for model in known if price_book.knows(model)))
         bounds: dict[str, tuple[int, int]] = {}
         guesses: list[Mapping[str, Any]] = []
         cheapest = min(models, key=lambda model: _input_price(price_book, model), default="")
@@ -120,7 +119,8 @@ def _describe(parameters: Mapping[str, Any]) -> str:
 
 
 def _input_price(price_book: PriceBook, model: str) -> int:
-    return max(price.input_microusd for price in price_book.prices() if price.model == model)
+    price = price_book.find(model, "9999-12-31")
+    return price.input_microusd if price else 0
 
 
 def _rounded(tokens: int) -> int:

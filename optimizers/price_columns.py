@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from loop.domain.money import TOKENS_PER_PRICE, PriceBook
-from optimizers.replay_assumptions import undated
+from loop.domain.money import TOKENS_PER_PRICE, Price, PriceBook, Rates
 
 Integers = NDArray[np.int64]
 UNPRICED = -1
@@ -27,28 +26,42 @@ class PricePeriods:
         is_single = len(period) > 0 and bool(period.min() == period.max())
         self._period: Integers | int = int(period[0]) if is_single else period
 
-    def prices(self, model: str) -> tuple[Integers, ...]:
+    def prices(self, model: str, total_input_tokens: Integers) -> tuple[Integers, ...]:
         """Micro-dollars per million tokens of uncached input, output, cache read, 5-minute write
-        and 1-hour write: one number each, or ``(n,)`` where prices change inside the frame.
-        :data:`UNPRICED` stands where there is none. A model is looked up as it is named, else
-        without its release date."""
+        and 1-hour write: one number each, or ``(n,)`` where they differ inside the frame, by day
+        or by the size of the request (shape ``(n,)``). :data:`UNPRICED` stands for none."""
         table = np.full((5, len(self._days)), UNPRICED, np.int64)
+        long_table = table.copy()
+        above = np.full(len(self._days), np.iinfo(np.int64).max, np.int64)
         for column, day in enumerate(self._days):
-            price = self._book.find(model, day) or self._book.find(undated(model), day)
+            price = self._book.find(model, day)
             if price is not None:
-                table[:, column] = (
-                    price.input_microusd,
-                    price.output_microusd,
-                    price.cache_read_microusd,
-                    price.cache_creation_5m_microusd,
-                    price.cache_creation_1h_microusd,
-                )
-        return tuple(np.asarray(row[self._period]) for row in table)
+                table[:, column] = _five(price)
+                if price.long_input_tokens is not None and price.long_input_rates is not None:
+                    above[column] = price.long_input_tokens
+                    long_table[:, column] = _five(price.long_input_rates)
+        is_long = total_input_tokens > above[self._period]
+        if not is_long.any():
+            return tuple(np.asarray(row[self._period]) for row in table)
+        return tuple(
+            np.where(is_long, dear[self._period], plain[self._period])
+            for plain, dear in zip(table, long_table, strict=True)
+        )
 
 
 def to_microusd(millionths: Integers) -> Integers:
     """Rounds half up, as every charge is rounded."""
     return (millionths + TOKENS_PER_PRICE // 2) // TOKENS_PER_PRICE
+
+
+def _five(rates: Rates | Price) -> tuple[int, ...]:
+    return (
+        rates.input_microusd,
+        rates.output_microusd,
+        rates.cache_read_microusd,
+        rates.cache_creation_5m_microusd,
+        rates.cache_creation_1h_microusd,
+    )
 
 
 def _microseconds(day: str) -> int:

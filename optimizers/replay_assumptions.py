@@ -24,9 +24,10 @@ def _default_minimums() -> dict[str, int]:
 
 
 def _default_ratios() -> dict[str, float]:
-    # Anthropic states about 30 % more tokens for the same text from Opus 4.7 on than with Haiku
-    # 4.5. Every other model is taken at 1.0: not measured, so not corrected.
-    return {"claude-opus-4-7": 1.3}
+    # Anthropic's page on Haiku 5.5 states about 30 % more tokens for the same text from Opus 4.7
+    # on than with Haiku 4.5. Every other model is taken at 1.0: not known, so not corrected.
+    newer = ("claude-opus-4-7", "claude-opus-4-8", "claude-opus-5", "claude-opus-5-5")
+    return dict.fromkeys(newer, 1.3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from loop.domain.money import Price, PriceBook
+from loop.domain.money import Price, PriceBook, Rates
 from loop.domain.policies import (
     MEASURES,
     NUMBER_FIELDS,
@@ -26,7 +26,8 @@ PRICES = PriceBook(
     [
         Price(OPUS, "2024-01-01", 6_000_000, 25_000_000, 600_000, 7_500_000, 12_000_000),
         Price(OPUS, "2024-10-05", 5_000_000, 25_000_000, 500_000, 6_250_000, 10_000_000),
-        Price(SONNET, "2024-01-01", 3_000_000, 15_000_000, 300_000, 3_750_000, 6_000_000),
+        Price(SONNET, "2024-01-01", 3_000_000, 15_000_000, 300_000, 3_750_000, 6_000_000,
+              60_000, Rates(6_000_000, 22_500_000, 600_000, 7_500_000, 12_000_000)),
         Price(HAIKU, "2024-01-01", 1_000_000, 5_000_000, 100_000, 1_250_000, 2_000_000),
     ],
 )  # fmt: skip
