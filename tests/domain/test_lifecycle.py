@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.domain.errors import BadInput, Conflict, Corrupt, Refused
@@ -38,6 +38,7 @@ def try_move(state: State, to: State, actor: Actor, cycle: int | None = 1) -> No
     )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(State), st.sampled_from(State), st.sampled_from(ActorKind))
 def test_a_move_is_legal_exactly_when_the_table_has_it(
     state: State, to: State, kind: ActorKind
@@ -110,6 +111,7 @@ def test_the_reason_says_where_it_may_go_and_who_may() -> None:
         try_move(State.PROPOSED, State.GATE_PASSED, BEN)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ActorKind), st.text(min_size=1).filter(lambda name: name.strip()))
 def test_an_actor_survives_its_text(kind: ActorKind, name: str) -> None:
     assert Actor.parse(str(Actor(kind, name))) == Actor(kind, name.strip())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.domain.errors import BadInput
@@ -47,6 +47,7 @@ def publication(*weights: int, salt: str = "s1") -> Publication:
     return Publication(7, "prod", arms, salt, 1, 2, "r1")
 
 
+@settings(deadline=None)
 @given(policies())
 def test_a_policy_survives_its_document(policy: RoutingPolicy) -> None:
     again = parse_policy(json.loads(policy.to_json()))
@@ -55,6 +56,7 @@ def test_a_policy_survives_its_document(policy: RoutingPolicy) -> None:
     assert again.to_json() == policy.to_json()
 
 
+@settings(deadline=None)
 @given(policies(), requests, st.none() | st.just(Route(OPUS, "default")))
 def test_decide_is_total_and_deterministic(
     policy: RoutingPolicy, request: RouteRequest, previous: Route | None
@@ -66,6 +68,7 @@ def test_decide_is_total_and_deterministic(
     assert route.rule_id in named
 
 
+@settings(deadline=None)
 @given(policies(), st.data())
 def test_a_policy_that_parses_decides_whatever_is_asked(
     policy: RoutingPolicy, data: st.DataObject
@@ -138,6 +141,7 @@ def test_the_bucket_vector() -> None:
     assert bucket_of("s1", "abc") == 9688
 
 
+@settings(deadline=None)
 @given(st.text(max_size=8), st.text(max_size=40))
 def test_every_key_has_one_bucket(salt: str, key: str) -> None:
     salt, key = (text.encode("utf-8", "replace").decode() for text in (salt, key))
@@ -145,6 +149,7 @@ def test_every_key_has_one_bucket(salt: str, key: str) -> None:
     assert bucket_of(salt, key) == bucket_of(salt, key)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1_000_000))
 def test_buckets_are_uniform(seed: int) -> None:
     cells = [0] * 20
@@ -154,6 +159,7 @@ def test_buckets_are_uniform(seed: int) -> None:
     assert sum((cell - 500) ** 2 / 500 for cell in cells) < 70
 
 
+@settings(deadline=None)
 @given(st.integers(0, 5_000), st.integers(0, 5_000), st.text(min_size=1, max_size=10))
 def test_a_ramp_only_adds_sessions(one: int, other: int, salt: str) -> None:
     """Canary from bucket 0 up, control from bucket 9,999 down: each keeps whom it had."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -48,6 +48,7 @@ def test_the_schema_is_one() -> None:
     Draft202012Validator.check_schema(SCHEMA)
 
 
+@settings(deadline=None)
 @given(policies())
 def test_every_policy_fits_the_schema(policy: Any) -> None:
     assert VALIDATOR.is_valid(json.loads(policy.to_json()))
@@ -86,6 +87,7 @@ junk = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(policies(), st.data())
 def test_schema_and_parser_agree_on_damaged_documents(policy: Any, data: st.DataObject) -> None:
     document = copy.deepcopy(json.loads(policy.to_json()))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.domain.errors import Refused
@@ -165,6 +165,7 @@ bodies = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(bodies, st.sampled_from([OPUS, HAIKU, SONNET]), st.sampled_from(["", "low", "max"]))
 def test_what_was_repaired_is_accepted_and_stays_as_it_is(
     body: dict[str, Any], model: str, effort: str

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.domain.policies import Estimator, RouteRequest, bucket_of
@@ -233,6 +233,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(
@@ -247,6 +248,7 @@ def test_a_body_that_no_client_would_send_is_read_all_the_same(body: dict[str, A
     assert 0 <= bucket_of("s", found.session_id) < 10_000
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_recording_is_read_all_the_same(data: st.DataObject) -> None:
     body = copy.deepcopy(DAMAGED)

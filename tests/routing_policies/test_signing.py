@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.domain.errors import BadInput, Corrupt, Refused, TurnwiseError
@@ -50,11 +50,13 @@ def test_an_envelope_has_the_fields_of_dsse() -> None:
     assert len(base64.b64decode(signature["sig"])) == 64
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_what_was_signed_verifies(payload: bytes) -> None:
     assert verify(sign_envelope(payload, [SIGNER]), TRUSTED) == payload
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_changed_byte_verifies_as_something_else(data: st.DataObject) -> None:
     envelope = bytearray(sign_envelope(PAYLOAD, [SIGNER]))
@@ -66,6 +68,7 @@ def test_no_changed_byte_verifies_as_something_else(data: st.DataObject) -> None
         return
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400))
 def test_a_truncated_envelope_is_bad_input(length: int) -> None:
     envelope = sign_envelope(PAYLOAD, [SIGNER])
