@@ -7,7 +7,7 @@ to use from several threads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -206,7 +206,7 @@ def store_errors(name: str) -> Iterator[None]:
     """Turns the storage's errors into the product's."""
     try:
         yield
-    except (DeltaProtocolError, SchemaMismatchError) as error:
+    except (DeltaProtocolError, SchemaMismatchError, pa.ArrowInvalid) as error:
         raise Corrupt(f"The table {name} can't be read.", why=str(error)) from error
     except (DeltaError, CommitFailedError, OSError) as error:
         raise Unavailable(

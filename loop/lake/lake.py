@@ -29,6 +29,7 @@ from loop.lake.score_table import ScoreTable
 from loop.lake.trace_loading import build_traces
 from loop.lake.turn_table import TurnTable
 
+_SAMPLE = 10_000  # rows that tell whether a column of texts repeats itself
 _NUMBERS = {INT64: 0, FLOAT64: 0.0, BOOL: False}
 
 
@@ -213,6 +214,10 @@ def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
 
 def _texts_to_numpy(texts: pa.Array) -> NDArray[Any]:
     """Rows that say the same share one ``str``: making a million of them is what takes time."""
+    sample = texts[:_SAMPLE]
+    if len(sample.unique()) > len(sample) // 2:
+        distinct: NDArray[Any] = texts.to_numpy(zero_copy_only=False)
+        return distinct
     encoded = texts.dictionary_encode()
     values: NDArray[Any] = encoded.dictionary.to_numpy(zero_copy_only=False)
     shared: NDArray[Any] = values[encoded.indices.to_numpy()]

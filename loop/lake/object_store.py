@@ -10,6 +10,8 @@ from pathlib import Path
 from loop.domain.errors import BadInput
 
 ENDPOINT = "TURNWISE_S3_ENDPOINT"
+# delta-rs reads a path as a URL in some places and stops at, or misreads, these.
+_UNUSABLE = frozenset("%[]^|\\")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ def locate_store(
         )
     if scheme != "s3":
         folder = Path(rest if separator else store_uri).expanduser().resolve()
+        if unusable := sorted(_UNUSABLE & set(str(folder))):
+            raise BadInput(
+                f"TURNWISE_STORE_URI={store_uri!r}: the path must not contain {unusable[0]!r}."
+            )
         return ObjectStore(str(folder))
     options = {"aws_conditional_put": "etag", **(storage_options or {})}
     endpoint = environment.get(ENDPOINT, "")

@@ -27,10 +27,21 @@ _CONFIGURATION = {
 
 CURRENT: dict[str, str] = {
     "events": "SELECT DISTINCT ON (event_id) * FROM {rows} ORDER BY event_id, received_at_us",
+    # Few keys have several revisions, so they are found first, by hash (a collision costs a little
+    # time, nothing else): numbering all rows takes three times as long.
     "turns": """
-        SELECT * EXCLUDE ("commit", removed) FROM (
-            SELECT * FROM {rows} QUALIFY row_number() OVER (
+        WITH doubled AS (
+            SELECT hash(session_id, turn_id) AS key FROM {rows} GROUP BY key HAVING count(*) > 1
+        ), single AS (
+            SELECT * FROM {rows}
+            WHERE hash(session_id, turn_id) NOT IN (SELECT key FROM doubled)
+        ), newest AS (
+            SELECT * FROM {rows} WHERE hash(session_id, turn_id) IN (SELECT key FROM doubled)
+            QUALIFY row_number() OVER (
                 PARTITION BY session_id, turn_id ORDER BY revision DESC, "commit" DESC) = 1
+        )
+        SELECT * EXCLUDE ("commit", removed) FROM (
+            SELECT * FROM single UNION ALL SELECT * FROM newest
         ) WHERE NOT removed""",
     "contents": """
         SELECT * EXCLUDE ("commit", removed) FROM (
