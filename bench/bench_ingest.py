@@ -143,7 +143,8 @@ def write_results(figures: dict[str, Any], settings: dict[str, Any]) -> None:
         "body, every record distinct. *Acknowledged* is answered with 200, so fsynced;",
         "*queryable* is in `events` and assembled, priced and stored in `turns`.",
         "",
-        f"Machine: {settings['cpus']} CPUs ({settings['machine']}), Python {settings['python']}.",
+        f"Machine: {settings['cpus']} CPUs ({settings['machine']}), Python {settings['python']};",
+        f"load average {settings['load_average_before']} from other work when the run began.",
         "",
         "| figure | value |",
         "|---|---|",
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--connections", type=int, default=16)
     arguments = parser.parse_args()
+    load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as directory:
         figures = measure(arguments.seconds, arguments.connections, Path(directory))
     settings = {
@@ -166,6 +168,7 @@ def main() -> None:
         "connections": arguments.connections,
         "records_per_body": RECORDS_PER_BODY,
         "cpus": os.cpu_count(),
+        "load_average_before": round(load_before, 1),
         "machine": platform.machine(),
         "python": platform.python_version(),
     }

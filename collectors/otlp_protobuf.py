@@ -132,8 +132,11 @@ def _point_value(kind: str, point: Any) -> Any:
 
 
 def _attributes(pairs: Any, depth: int = 0) -> dict[str, Any]:
-    # A text is by far the most frequent kind, and cheaper to try than to ask for the kind.
-    return {pair.key: pair.value.string_value or _value(pair.value, depth) for pair in pairs}
+    # Texts and numbers are by far the most frequent, and cheaper to try than to ask for the kind.
+    return {
+        pair.key: (value := pair.value).string_value or value.int_value or _value(value, depth)
+        for pair in pairs
+    }
 
 
 def _value(value: Any, depth: int) -> Any:
