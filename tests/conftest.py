@@ -6,6 +6,11 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# A shared machine stalls now and then: a slow example is not a wrong one.
+settings.register_profile("turnwise", deadline=None)
+settings.load_profile("turnwise")
 
 _connect = socket.socket.connect
 

@@ -7,6 +7,7 @@ import time
 from evaluators.session_clusters import ScoredSession, cluster_sessions
 from loop.control.stage_progress import StageLog
 from loop.domain.clusters import SessionCluster
+from loop.domain.scores import Score
 from loop.lake import Lake
 
 MAX_SESSIONS = 20_000
@@ -21,19 +22,22 @@ def cluster_low_scoring(lake: Lake, stage_log: StageLog, *, seed: int = 0) -> li
         [MAX_SESSIONS],
     )
     costs = {row["session_id"]: row["cost_microusd"] or 0 for row in rows}
-    scores = {}
+    scores: dict[str, list[Score]] = {}
     for score in lake.scores_of(list(costs)):
         scores.setdefault(score.session_id, []).append(score)
     sessions = [
         ScoredSession(trace, tuple(scores.get(trace.session_id, ())), costs[trace.session_id])
         for trace in lake.load_traces(list(costs))
     ]
-    clusters = cluster_sessions(sessions, previous=lake.latest_clusters(), seed=seed)
+    now_us = time.time_ns() // 1000
+    clusters = cluster_sessions(
+        sessions, previous=lake.latest_clusters(), seed=seed, clustered_at_us=now_us
+    )
     lake.write_clusters(clusters)
     stage_log.record(
         "cluster",
         revision=stage_log.read("evaluate").revision,
-        at_us=time.time_ns() // 1000,
+        at_us=now_us,
         done=len(clusters),
         note=f"{len(clusters)} clusters of {sum(len(c.session_ids) for c in clusters)} sessions",
     )

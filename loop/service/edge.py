@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from loop.service.settings import Settings
 from routing_policies.client import PolicyClient
 from routing_policies.decision_reporter import DecisionReporter
@@ -25,7 +27,12 @@ class Edge:
             state_path=settings.data_dir / "edge" / "last-known-good.json",
         )
         self._reporter = DecisionReporter(service_url, token=settings.api_token)
-        self.app = edge_app(self._client, settings.anthropic_base_url, self._reporter.report)
+        self.app = edge_app(
+            self._client,
+            settings.anthropic_base_url,
+            self._reporter.report,
+            status=lambda: {"decisions": asdict(self._reporter.status)},
+        )
 
     def start(self) -> None:
         self._client.start()

@@ -153,7 +153,6 @@ def _estimate_for_gate(parts: Parts, policy: RoutingPolicy, run_id: str) -> Poli
 def _run(parts: Parts, begun: OptimizationRun, options: _Options) -> None:
     try:
         finished = _search(parts, begun, options)
-        parts.runs.save(finished)
         for estimate in (finished.selection, finished.test):
             if estimate is not None:
                 parts.lake.write_estimate(finished.run_id, estimate)
@@ -164,6 +163,8 @@ def _run(parts: Parts, begun: OptimizationRun, options: _Options) -> None:
                 run_id=finished.run_id,
                 channel=parts.settings.channel,
             )
+        # Last: who sees the run finished finds what came of it, too.
+        parts.runs.save(finished)
         parts.stage_log.record(
             "optimize", revision=0, at_us=time.time_ns() // 1000, done=1, note=finished.outcome
         )

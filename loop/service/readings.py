@@ -152,7 +152,7 @@ class Readings:
         return {"rows": rows, "next": None}
 
     def list_runs(self) -> dict[str, Any]:
-        rows = [run_row(run) for run in self._parts.runs.list_runs()]
+        rows = [run_row(run) for run in self._parts.runs.list()]
         return {"rows": rows, "next": None}
 
     def show_run(self, run_id: str) -> dict[str, Any]:

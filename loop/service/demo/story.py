@@ -39,7 +39,7 @@ from optimizers.classic import classic_policy
 
 DAY_US = 24 * 3600 * 1_000_000
 HISTORY_DAYS = 14
-EXPLORING_SESSIONS = 900
+EXPLORING_SESSIONS = 1200
 CANARY_SESSIONS = 300  # of one round; rounds follow until the rollout is decided
 MAX_ROUNDS = 12
 TRIALS = 150
@@ -75,7 +75,7 @@ def run_demo(*, end: bool, seed: int, data_dir: Path | None) -> int:
         else:
             shutil.rmtree(data_dir, ignore_errors=True)
         data_dir.mkdir(parents=True, exist_ok=True)
-        model_api = stack.enter_context(model_api_process())
+        model_api = stack.enter_context(model_api_process(FleetParameters()))
         environment = {**free_addresses(), **PACE, **RULE, "ANTHROPIC_BASE_URL": model_api}
         addresses = stack.enter_context(
             running_service(data_dir, environment, data_dir / "serve.log")
