@@ -37,7 +37,12 @@ class Claim:
 _FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.S)
 _QUOTED_LINE = re.compile(r"(?m)^\s*>.*$")
 _QUOTED = re.compile(r"[\"“][^\"”\n]{0,200}[\"”]")
-_SENTENCE_END = re.compile(r"(?<=[.!?;])[\s*_]+|\n+|\s+[—–]\s+|\s+->\s+")
+# Runs of blanks are folded first and sentences cut at a length, so that matching stays linear in
+# the text, whatever it holds.
+_BLANKS = re.compile(r"[^\S\n]{2,}")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])[ *_]{1,9}|\n| [—–] | -> ")
+_CLAUSE_END = re.compile(r"(?<=[.!?;:,]) |\n| [—–] ")
+SENTENCE_CHARS = 600
 _WORTH_READING = re.compile(
     r"(?i)pass|green|clean|succe|error|issue|compil|commit|push|creat|add|wr[io]t|updat|modif|edit"
     r"|chang|fix|delet|remov|renam|could|unable|not exist|returns|opened"
@@ -207,8 +212,8 @@ def read_claims(text: str) -> tuple[Claim, ...]:
     if _OF_EARLIER.search(prose):
         return ()
     context = ""
-    for sentence in _SENTENCE_END.split(prose):
-        sentence = sentence.strip()
+    for sentence in _SENTENCE_END.split(_BLANKS.sub(" ", prose)):
+        sentence = sentence[:SENTENCE_CHARS].strip()
         if len(sentence) < 4 or not _WORTH_READING.search(sentence):
             continue
         for claim in _sentence_claims(sentence, context):
@@ -219,7 +224,9 @@ def read_claims(text: str) -> tuple[Claim, ...]:
 
 def admits_failures(text: str) -> bool:
     """Does the text itself say, of now, that something fails?"""
-    for sentence in re.split(r"(?<=[.!?;:,])\s+|\n+|\s+[—–]\s+", text):
+    if not _FAIL_WORD.search(text):
+        return False
+    for sentence in _CLAUSE_END.split(_BLANKS.sub(" ", text)):
         if _FAIL_WORD.search(sentence) and not _FAIL_PAST.search(sentence):
             return True
     return False

@@ -32,23 +32,26 @@ OUTDATED_VALUE = 0.5  # the last run came before the last edit
 UNEDITED_SHARE = 0.5  # without an edit a run describes the code as it was found
 
 _CORRECTION = re.compile(
-    r"(?i)^\W*(?:no\b[,.! ]|nope\b|wrong\b|that'?s (?:wrong|not)|this is (?:wrong|not)|stop\b"
-    r"|undo\b"
-    r"|revert\b)|\b(?:(?:still|it|that|this|which) (?:doesn'?t|does not|isn'?t|is not"
-    r"|didn'?t) (?:work|"
-    r"right|correct|what i)|still (?:fail|broken|wrong|crash|not work|see(?:ing)? the)"
-    r"|you broke|you"
-    r" (?:didn'?t|did not|forgot|missed|ignored)|not what i (?:asked|wanted|meant)|(?:undo"
-    r"|revert) (?:"
-    r"that|this|your|it|the last)|(?:tests?|build) (?:still |now )?(?:fail|is broken"
-    r"|are broken)|doesn'?t"
-    r" (?:work|compile|build)|that(?:'s| is) incorrect|try again)\b"
+    r"""(?ix)
+    ^\W* (?: no (?: [,.!] | \s+ (?:that|this|it|you|not|don'?t|i)\b ) | nope\b | wrong\b | undo\b
+            | stop (?: [,.!] | \s+ (?:it|that|doing)\b )
+            | (?:that'?s|this\ is|that\ is) \s
+              (?:wrong|incorrect|not\s(?:right|correct|what|it|how)) )
+    | \b (?: (?:still|it|that|this) \s (?:doesn'?t|does\snot|isn'?t|is\snot|didn'?t|did\snot)
+              \s (?:work|compile|build|right|correct|fix|what\si)
+          | still \s
+            (?:fails?|failing|broken|wrong|crash|crashes|crashing|not\swork|see(?:ing)?\sthe)
+          | you \s (?:broke|didn'?t|did\snot|forgot|missed|ignored)
+          | not \s what \s i \s (?:asked|wanted|meant)
+          | (?:undo|revert) \s (?:that|this|your|it|the\slast)
+          | (?:tests?|build) \s (?:still|now) \s fail
+          | (?:tests?|build) \s (?:is|are) \s (?:still\s|now\s)? (?:failing|broken|red) ) \b
+    """
 )
 _INTERRUPTED = "[Request interrupted by user"
 _PRAISE = re.compile(
-    r"(?i)^\W*(?:perfect|great(?: job| work)?|works(?: great| now| perfectly)?|looks good"
-    r"|lgtm|nice|"
-    r"awesome|excellent|thanks|thank you|it works|that works|good job|well done)\b"
+    r"(?i)^\W*(?:perfect|great(?: job| work)?|works(?: great| now| perfectly)?|looks good|lgtm"
+    r"|nice|awesome|excellent|thanks|thank you|it works|that works|good job|well done)\b"
 )
 _NOT_PRAISE = re.compile(r"(?i)\b(?:but|however|except|although|still|not)\b")
 

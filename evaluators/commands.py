@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_HEREDOC = re.compile(r"<<-?\s*(['\"]?)(\w+)\1(.*?)\n(?:.*?\n)??[ \t]*\2[ \t]*(?=\n|$|\))", re.S)
+COMMAND_CHARS = 20_000  # what is read of a command line, heredoc bodies not counted
+_HEREDOC = re.compile(r"<<-?[ \t]*(['\"]?)(\w+)\1")
 _LEXEME = re.compile(
     r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.|>&|&>>?|&&|\|\||\|&|\$\(|[;|&\n()]|[^'"\\;|&\n()$>]+|.""",
     re.S,
@@ -30,6 +31,7 @@ _WRAPPERS = frozenset((
     "xvfb-run", "stdbuf",
 ))  # fmt: skip
 _RUN_WRAPPERS = frozenset(["poetry", "uv", "pipenv", "pdm", "hatch", "rye", "pixi"])
+_OPENERS = frozenset(("do", "then", "else", "if", "while", "until", "{"))
 _CONTROL = frozenset((
     "for", "while", "until", "if", "then", "else", "do", "done", "fi", "case", "esac",
     "function", "{", "}",
@@ -134,7 +136,8 @@ def parse_command(command: str) -> CommandLine:
     """Split ``command``; total over any text."""
     text = command
     if "<<" in text:
-        text = _HEREDOC.sub(lambda match: match.group(3), text)
+        text = _drop_heredocs(text)
+    text = text[:COMMAND_CHARS]
     if "#" in text:
         text = _COMMENT.sub("", text)
     text = text.replace("\\\n", " ")
@@ -142,13 +145,18 @@ def parse_command(command: str) -> CommandLine:
     current: list[str] = []
     joined_by = ""
     depth = 0
+    controlled = False
 
     def close(operator: str) -> None:
-        nonlocal joined_by, current
+        nonlocal joined_by, current, controlled
         raw = "".join(current).strip()
         current = []
         if raw:
-            segments.append(Segment(_words(raw), joined_by, raw))
+            words = _words(raw)
+            if words[:1] and words[0] in _CONTROL:
+                controlled = True
+                words = _words(raw[len(words[0]) :]) if words[0] in _OPENERS else words
+            segments.append(Segment(words, joined_by, raw))
             joined_by = operator
         elif operator != ";":
             joined_by = operator
@@ -179,9 +187,26 @@ def parse_command(command: str) -> CommandLine:
         tuple(segments),
         pipefail="pipefail" in text,
         prints_status="$?" in text or "PIPESTATUS" in text,
-        has_control_flow=bool(trailing)
-        or any(segment.words[:1] and segment.words[0] in _CONTROL for segment in segments),
+        has_control_flow=bool(trailing) or controlled,
     )
+
+
+def _drop_heredocs(text: str) -> str:
+    kept = []
+    delimiter = ""
+    for line in text.split("\n"):
+        if delimiter:
+            bare = line.strip()
+            if bare.startswith(delimiter) and not bare[len(delimiter) :].lstrip("\"'`)"):
+                kept.append(bare[len(delimiter) :])
+                delimiter = ""
+            continue
+        match = _HEREDOC.search(line)
+        if match and "<<<" not in line:
+            delimiter = match.group(2)
+            line = line[: match.start()] + line[match.end() :]
+        kept.append(line)
+    return "\n".join(kept)
 
 
 def _words(raw: str) -> tuple[str, ...]:

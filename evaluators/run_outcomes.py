@@ -26,6 +26,8 @@ class TestCounts:
     empty: bool = False
 
 
+OUTPUT_CHARS = 30_000  # read from the end: as much as the client keeps of a command's output
+_BLANK_LINES = re.compile(r"\n{3,}")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _EXIT_CODE = re.compile(r"\A\s*(?:Error:\s*)?Exit code (\d+)\b")
 _PRINTED_STATUS = re.compile(r"(?i)\b(?:exit|status|rc|code)\b[ _a-z]*[:=]\s*(\d{1,3})\b")
@@ -44,7 +46,7 @@ _VITEST = re.compile(r"(?m)^\s*Tests\s{2,}(.*\(\d+\))\s*$|^\s*Tests\s+(\d+ (?:fa
 _WORDED_COUNT = re.compile(r"(\d+) (failed|passed|skipped|todo|pending|total)")
 _NO_FILES = re.compile(r"No test files found|No tests found|no tests to run\]?\s*\Z")
 _CARGO = re.compile(r"test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; (\d+) ignored")
-_NEXTEST = re.compile(r"Summary \[.*?\]\s+(\d+)(?:/\d+)? tests? run: (\d+) passed(.*)")
+_NEXTEST = re.compile(r"Summary \[[^\]\n]{0,40}\] +(\d+)(?:/\d+)? tests? run: (\d+) passed(.*)")
 _GO_OK = re.compile(r"(?m)^ok\s+\S+")
 _GO_FAIL = re.compile(r"(?m)^(?:--- FAIL: |FAIL\s+\S+\s|FAIL$)")
 _GO_PASSED = re.compile(r"(?m)^\s*--- PASS: ")
@@ -52,11 +54,11 @@ _MOCHA = re.compile(r"(?m)^\s*(\d+) passing\b")
 _MOCHA_FAIL = re.compile(r"(?m)^\s*(\d+) failing\b")
 _EXAMPLES = re.compile(r"(?m)^\s*(?:\d+ doctests?, )?(\d+) (?:examples?|tests?), (\d+) failures?")
 _SUREFIRE = re.compile(r"Tests run: (\d+), Failures: (\d+), Errors: (\d+)(?:, Skipped: (\d+))?")
-_CTEST = re.compile(r"\d+% tests passed, (\d+) tests failed out of (\d+)")
+_CTEST = re.compile(r"\b\d{1,3}% tests passed, (\d+) tests failed out of (\d+)")
 _PLAYWRIGHT = re.compile(r"(?m)^\s+(\d+) (passed|failed|skipped|flaky)(?: \([\d.]+m?s\))?$")
-_BUN = re.compile(r"(?m)^\s*(\d+) fail$(?=(?:.*\n)+?.*\bRan \d+ tests? across )")
+_BUN = re.compile(r"(?m)^ *(\d+) fail$")
 _BUN_RAN = re.compile(r"\bRan (\d+) tests? across ")
-_BUN_OTHER = re.compile(r"(?m)^\s*(\d+) (skip|errors?)$")
+_BUN_OTHER = re.compile(r"(?m)^ *(\d+) (skip|errors?)$")
 _DOTNET = re.compile(r"(?:Passed|Failed)!\s+- Failed:\s+(\d+), Passed:\s+(\d+)")
 
 
@@ -128,10 +130,18 @@ def _go(text: str) -> TestCounts | None:
     return TestCounts(passed or None, 0, empty=not ran and not passed)
 
 
+def _end_of(output: str) -> str:
+    """The last part, where runners summarise, without colours and runs of blanks."""
+    text = output[-OUTPUT_CHARS:]
+    if "\x1b" in text:
+        text = ANSI.sub("", text)
+    return _BLANK_LINES.sub("\n\n", text)
+
+
 def read_test_counts(output: str) -> TestCounts | None:
     """Counts from a test runner's output, or ``None`` if it shows no runner's summary."""
-    text = ANSI.sub("", output) if "\x1b" in output else output
-    if " in " in text and ("passed" in text or "failed" in text or "error" in text):
+    text = _end_of(output)
+    if " in " in text:
         counts = _pytest(text)
         if counts is not None:
             return counts
@@ -197,7 +207,7 @@ def _read_playwright(text: str, match: re.Match[str]) -> TestCounts:
 
 
 def _read_bun(text: str, match: re.Match[str]) -> TestCounts:
-    failed = int(match.group(1))
+    failed = int(_BUN.findall(text)[-1])
     ran = _BUN_RAN.search(text, match.end())
     others = {name[:4]: int(number) for number, name in _BUN_OTHER.findall(text)}
     skipped = others.get("skip", 0)
@@ -253,7 +263,7 @@ def read_check_output(output: str) -> Outcome:
     Linters and type checkers are silent when they find nothing: an output of which nothing is left
     but the echoed command counts as passed.
     """
-    text = ANSI.sub("", output) if "\x1b" in output else output
+    text = _end_of(output)
     if says_absent(text):
         return "absent"
     if _CHECK_FAILED.search(text):
