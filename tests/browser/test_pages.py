@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.browser.conftest import Serve
 from tests.service.test_web_pages import LISTS, PAGES
-from tests.service.web_documents import HOSTILE, SESSION_ID
+from tests.service.web_documents import HOSTILE, SESSION_ID, rollout_document
 from tests.service.web_readings import EmptyReadings, FilledReadings
 
 pytestmark = pytest.mark.browser
@@ -26,6 +26,16 @@ CANVAS_COLOURS = """() => [...document.querySelectorAll('canvas')].map((canvas) 
         if (pixels[i + 3] === 255) seen.add(pixels.slice(i, i + 3).join());
     return seen.size;
 })"""
+
+
+@pytest.fixture(scope="module")
+def filled(serve: Serve) -> str:
+    return serve(FilledReadings(), lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def empty(serve: Serve) -> str:
+    return serve(EmptyReadings())
 
 
 @contextmanager
@@ -77,12 +87,11 @@ def is_page_too_wide(page: Page) -> bool:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", [*PAGES, f"/sessions/{SESSION_ID}?content=1"])
-def test_a_page_opens_cleanly(browser: Browser, serve: Serve, path: str, scheme: str) -> None:
-    origin = serve(FilledReadings(), lambda *_: None)
-    with watched(browser, origin, color_scheme=scheme) as page:
+def test_a_page_opens_cleanly(browser: Browser, filled: str, path: str, scheme: str) -> None:
+    with watched(browser, filled, color_scheme=scheme) as page:
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
-            response = page.goto(origin + path)
+            response = page.goto(filled + path)
             assert response is not None
             assert response.status == 200
             assert not is_page_too_wide(page)
@@ -93,10 +102,9 @@ def test_a_page_opens_cleanly(browser: Browser, serve: Serve, path: str, scheme:
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_an_empty_page_opens_cleanly(browser: Browser, serve: Serve, path: str) -> None:
-    origin = serve(EmptyReadings())
-    with watched(browser, origin, viewport={"width": 390, "height": 800}) as page:
-        page.goto(origin + path)
+def test_an_empty_page_opens_cleanly(browser: Browser, empty: str, path: str) -> None:
+    with watched(browser, empty, viewport={"width": 390, "height": 800}) as page:
+        page.goto(empty + path)
         assert not is_page_too_wide(page)
         assert violations(page) == []
 
@@ -143,7 +151,7 @@ def test_a_tooltip_breaks_no_rule(browser: Browser, serve: Serve) -> None:
 
 
 class CountedReadings(FilledReadings):
-    """Counts how often the overview was asked for, and shows the count."""
+    """Counts how often the overview or the rollout was asked for, and shows the count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,23 +162,35 @@ class CountedReadings(FilledReadings):
         waiting = [{"what": f"look {self.looks}", "url": "/policies/2"}]
         return super().overview() | {"waiting": waiting}
 
+    def show_rollout(self, rollout_id: str) -> dict[str, Any]:
+        self.looks += 1
+        return rollout_document(sentence=f"look {self.looks}")
 
-def test_the_overview_renews_itself_and_rests_in_the_background(
+
+def test_live_pages_renew_themselves_and_rest_in_the_background(
     browser: Browser, serve: Serve
 ) -> None:
-    shown, hidden = CountedReadings(), CountedReadings()
-    shown_origin, hidden_origin = serve(shown), serve(hidden)
+    shown, hidden, rollout = CountedReadings(), CountedReadings(), CountedReadings()
+    shown_origin, hidden_origin, rollout_origin = serve(shown), serve(hidden), serve(rollout)
     with (
         watched(browser, shown_origin) as front,
         watched(browser, hidden_origin) as back,
+        watched(browser, rollout_origin) as chart,
     ):
         back.add_init_script("Object.defineProperty(document, 'hidden', {get: () => true})")
         back.goto(hidden_origin)
         front.goto(shown_origin)
-        front.get_by_role("link", name="look 2").wait_for(timeout=12_000)
-        front.get_by_role("link", name="look 3").wait_for(timeout=12_000)
-        assert shown.looks == 3
+        chart.goto(f"{rollout_origin}/rollouts/r-1")
+        chart.get_by_text("The same as a table").click()
+        drawn = chart.evaluate("window.canvas = document.querySelector('canvas')") is not None
+        front.get_by_role("link", name="look 2").wait_for(timeout=20_000)
+        front.get_by_role("link", name="look 3").wait_for(timeout=20_000)
         assert front.locator("#live #live, html html, main main").count() == 0
+        chart.locator("figcaption", has_text="look 2").wait_for(timeout=20_000)
+        assert drawn
+        assert chart.evaluate("window.canvas === document.querySelector('canvas')")
+        assert chart.get_by_role("region", name="Confidence sequence").is_visible()  # stays open
+        assert "look 1" not in (chart.locator("[data-chart]").get_attribute("aria-label") or "")
         assert hidden.looks == 1
 
 

@@ -142,7 +142,9 @@
         chart = echarts.init(place, null, { renderer: "canvas" });
         drawn.set(place, chart);
       }
-      chart.setOption(KINDS[place.dataset.chart](JSON.parse(source.textContent), colours), true);
+      const data = JSON.parse(source.textContent);
+      place.setAttribute("aria-label", data.finding);
+      chart.setOption(KINDS[data.kind](data, colours), true);
     });
     drawn.forEach((chart, place) => {
       if (!place.isConnected) {
