@@ -101,7 +101,7 @@ class CacheModel:
         started = self.frame.started_at_us[rows]
         is_warm = (previous >= 0) & (started <= self._expiry[previous]) & turns.caches[rows]
         shared = np.minimum(self._prefix[previous], self._prefix[rows])
-        shared[~is_warm] = 0.0
+        shared *= is_warm
         if len(self._reusable) > 1:
             since, now = self._epoch[previous], self._epoch[rows]
             broken = np.flatnonzero(is_warm & (since != now))

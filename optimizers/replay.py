@@ -135,23 +135,29 @@ class Replayer:
             if not moves.any():
                 continue
             is_rerouted[part] = moves
-            model[~caches.is_billable[part]] = NONE
-            for code in np.flatnonzero(np.bincount(model + 1)[1:]).tolist():
+            if not caches.is_billable[part].all():
+                model[~caches.is_billable[part]] = NONE
+            for code in np.unique(code_of).tolist():
                 rows = first + np.flatnonzero(model == code)
+                if len(rows) == 0:
+                    continue
                 on_model = caches.turns_on(code)
                 previous = caches.previous(rows, on_model.caches)
-                # A turn that caches nothing is touched by its own model alone.
-                moved = is_rerouted[rows]
-                altered = moved | (
-                    (previous != caches.logged_previous[rows]) & caches.has_prefix[rows]
-                )
-                rows_altered = rows[altered]
-                cost = caches.cost(code, rows_altered, previous[altered])
-                candidate[rows_altered] = cost
-                is_altered[rows_altered] = True
+                moved = rows
+                if not (keeps := ~is_rerouted[rows]).any():
+                    is_altered[rows] = True
+                else:
+                    moved = rows[~keeps]
+                    # A turn that caches nothing is touched by its own model alone.
+                    keeps &= (previous == caches.logged_previous[rows]) | ~caches.has_prefix[rows]
+                    changes = np.flatnonzero(~keeps)
+                    rows, previous = rows[changes], previous[changes]
+                    is_altered[rows] = True
+                cost = caches.cost(code, rows, previous)
+                candidate[rows] = cost
+                naive[moved] = on_model.naive_microusd[moved]
                 if not on_model.is_priced.all():
-                    is_priced[rows_altered] &= cost != UNPRICED
-                naive[rows[moved]] = on_model.naive_microusd[rows[moved]]
+                    is_priced[rows] &= cost != UNPRICED
         if not is_priced.all():
             candidate[~is_priced] = 0
             naive[~is_priced] = 0
