@@ -198,7 +198,11 @@ CONTENTS = TableSchema(
         _DIGEST,
         Column("prompt_id", STRING, "The human message that it belongs to."),
         Column("agent_id", STRING, "The subagent; empty is the main loop."),
-        Column("kind", STRING, "`prompt`, `assistant_text`, `tool_input`, `tool_output` …"),
+        Column(
+            "kind",
+            STRING,
+            "`prompt`, `assistant_text`, `tool_input`, `tool_output` or `tool_error`.",
+        ),
         Column("tool_use_id", STRING, "Tool call that it belongs to; empty for other kinds."),
         Column("tool_name", STRING, "Name of the tool; empty for other kinds."),
         Column("at", TIMESTAMP, "When it was said or returned."),

@@ -1,0 +1,77 @@
+"""What an earlier version stored must always read. The samples are never written again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loop.domain.turns import TokenUsage, ToolCall, Turn
+from loop.lake import Lake
+from loop.ledger.chargeback import spend
+
+RELEASED = Path(__file__).parent.parent / "released_formats"
+
+# Literal, so that a change of today's test records can't change what the sample must say.
+TURNS_1 = [
+    Turn(
+        turn_id="req_1",
+        request_id="req_1",
+        session_id="s1",
+        started_at_us=1_763_942_399_999_999,
+        ended_at_us=1_763_942_400_500_000,
+        sequence=1,
+        prompt_id="p1",
+        query_source="sdk",
+        developer="dana@example.com",
+        org_path="engineering/payments/cc-4711",
+        repository="shop",
+        client_version="2.1.330",
+        requested_model="claude-opus-4-7",
+        served_model="claude-haiku-4-5",
+        effort="xhigh",
+        usage=TokenUsage(6, 35, 22074, 11169, 7),
+        duration_ms=500,
+        ttft_ms=120,
+        attempts=2,
+        error_status=529,
+        stop_reason="tool_use",
+        prompt_chars=48,
+        starts_prompt=True,
+        tool_calls=(
+            ToolCall("toolu_1", "Read", True, "", "accept", 12, 1_763_942_400_600_000),
+            ToolCall("", "", None, inferred=True),
+        ),
+        client_cost_microusd=152_459,
+        cost_microusd=16_363,
+        price_version="2026-11-23",
+        sources=("otlp-log", "otlp-span"),
+        policy_serial=3,
+        policy_version=2,
+        arm="canary",
+        rule_id="small",
+    ),
+    Turn(
+        turn_id="req_2",
+        request_id="",
+        session_id="s1",
+        started_at_us=1_763_942_401_000_000,
+        ended_at_us=1_763_942_402_000_000,
+        sequence=2,
+        agent_id="a1",
+        agent_name="Explore",
+        request_class="subagent",
+        requested_model="unheard-of",
+        status="error",
+        unpriced_reason="unknown model unheard-of",
+    ),
+]
+"""The third turn of the sample, ``req_3``, is removed by its second revision."""
+
+
+def test_turns_of_version_1_read_as_they_were_written() -> None:
+    lake = Lake.open(str(RELEASED / "turns-1"))
+    assert lake.turns_of(["s1"]) == TURNS_1
+    assert lake.max_revision() == 2
+    assert lake.sessions_changed_since(1) == ["s1"]
+    assert lake.turn_columns(["turn_id"])["turn_id"].tolist() == ["req_1", "req_2"]
+    (total,) = spend(lake, [])
+    assert (total["turns"], total["cost_microusd"], total["unpriced_turns"]) == (2, 16_363, 1)
