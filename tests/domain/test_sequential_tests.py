@@ -127,6 +127,7 @@ def test_tuning_is_the_lower_branch_of_lambert_w(alpha: float) -> None:
     assert mixture_tuning(alpha, 1000) == pytest.approx(expected, rel=1e-12)
 
 
+@settings(deadline=None)
 @given(UNITS, st.integers(0, 60))
 def test_a_stored_test_goes_on_where_it_was(units: Units, cut: int) -> None:
     whole = run(units, TestSettings(min_units=10, min_canary_units=2))
@@ -137,6 +138,7 @@ def test_a_stored_test_goes_on_where_it_was(units: Units, cut: int) -> None:
     assert part == whole
 
 
+@settings(deadline=None)
 @given(UNITS)
 def test_exchanging_the_arms_mirrors_the_difference(units: Units) -> None:
     test = run(units, TestSettings(min_units=2, min_canary_units=0))
@@ -151,6 +153,7 @@ def test_exchanging_the_arms_mirrors_the_difference(units: Units) -> None:
         assert one.low == pytest.approx(-other.high, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(UNITS)
 def test_running_bounds_only_tighten_and_wealth_stays_positive(units: Units) -> None:
     test = DifferenceTest(TestSettings(min_units=5, min_canary_units=0))
@@ -264,7 +267,7 @@ def test_the_ratio_test_is_close_to_the_dirichlet_mixture_of_the_paper() -> None
     assert test.expected_canary_units == pytest.approx(600)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.5, 0.1])), max_size=40))
 def test_a_stored_ratio_test_goes_on_where_it_was(units: list[tuple[bool, float]]) -> None:
     test, stored = SampleRatioTest(), SampleRatioTest()

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.domain.errors import BadInput
@@ -134,6 +134,7 @@ def test_numbers_that_cannot_be_right_are_an_error_not_a_bad_policy(
     assert report.reason
 
 
+@settings(deadline=None)
 @given(
     low=st.floats(-1, 1),
     width=st.floats(0, 1),

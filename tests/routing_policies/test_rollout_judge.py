@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.domain.errors import BadInput, Corrupt
@@ -141,6 +141,7 @@ def test_a_tolerated_loss_does_not_roll_back() -> None:
     assert not judged(outcomes, lenient).is_worse
 
 
+@settings(deadline=None)
 @given(st.permutations(range(40)))
 def test_the_order_in_which_outcomes_are_given_does_not_matter(order: list[int]) -> None:
     outcomes = sessions(40)
