@@ -44,22 +44,20 @@ _SENTENCE_END = re.compile(r"(?<=[.!?;])[ *_]{1,9}|\n| [—–] | -> ")
 _CLAUSE_END = re.compile(r"(?<=[.!?;:,]) |\n| [—–] ")
 SENTENCE_CHARS = 600
 _WORTH_READING = re.compile(
-    r"(?i)pass|green|clean|succe|error|issue|compil|commit|push|creat|add|wr[io]t|updat|modif|edit"
-    r"|chang|fix|delet|remov|renam|could|unable|not exist|returns|opened"
+    r"(?i)pass|green|clean|succe|error|issue|compil|commit|push|creat|add|wr[io]t|updat|modif"
+    r"|edit|chang|fix|delet|remov|renam|could|unable|not exist|returns|opened"
 )
 _NOT_ASSERTED = re.compile(
     r"(?i)\b(?:should|would|could|might|may|will|must|can|if|once|when|whenever|until|unless"
-    r"|whether"
-    r"|let me|let's|let us|i'll|we'll|i will|going to|makes?|keeps?|gets?"
-    r"|confirming|checking|running|re-?running"
-    r"|to (?:ensure|verify"
-    r"|check|confirm|see|make"
-    r"|get|have|run|keep)|make sure|making sure|ensures?|ensuring|verify|verifying|check (?:that|if"
-    r"|whether)|confirm that|needs?|need to|wants?|want to|expect(?:s|ed)?|so that|please|assuming"
-    r"|try|trying|goal|plan|ideally|hopefully|probably|likely|think|believe|seems?|appears?|hope"
-    r"|looks like|before|requires?|required|criteria|acceptance|next|todo|step \d|says?|said|claim"
-    r"(?:s|ed)?|user|you|your|he|she|they said|by default|example|e\.g|i\.e|always|never|why|how"
-    r"|what|which|who|where|expected|waiting|while|see that|in order|either|even if|though if)\b"
+    r"|whether|let me|let's|let us|i'll|we'll|i will|going to|makes?|keeps?|gets?|confirming"
+    r"|checking|running|re-?running|to (?:ensure|verify|check|confirm|see|make|get|have|run"
+    r"|keep)|make sure|making sure|ensures?|ensuring|verify|verifying|check (?:that|if|whether)"
+    r"|confirm that|needs?|need to|wants?|want to|expect(?:s|ed)?|so that|please|assuming|try"
+    r"|trying|goal|plan|ideally|hopefully|probably|likely|think|believe|seems?|appears?|hope"
+    r"|looks like|before|requires?|required|criteria|acceptance|next|todo|step \d|says?|said"
+    r"|claim(?:s|ed)?|user|you|your|he|she|they said|by default|example|e\.g|i\.e|always|never"
+    r"|why|how|what|which|who|where|expected|waiting|while|see that|in order|either|even if"
+    r"|though if)\b"
 )
 _NEGATED = re.compile(
     r"(?i)\b(?:not|no|none|neither|nor|never|without|cannot|unable|fail(?:s|ed|ing|ure)?|nothing"
@@ -70,25 +68,25 @@ _OF_EARLIER = re.compile(
     r"(?i)\b(?:previous|earlier|old|stale|last night's) (?:test )?run\b|\A\s*<(?:analysis|summary)>"
 )
 _CONDITION_AFTER = re.compile(
-    r"(?i)^[^.]{0,40}?\b(?:if|when|once|unless|until|isn't|is not|aren't|are not|was not|except|but"
-    r" not|enough|only if|depends|before|on main|upstream|in ci)\b"
+    r"(?i)^[^.]{0,40}?\b(?:if|when|once|unless|until|isn't|is not|aren't|are not|was not|except"
+    r"|but not|enough|only if|depends|before|on main|upstream|in ci)\b"
 )
 _END = (
-    r"(?=\s*(?:$|[.,;:!)*_✓✅—–(|]|\b(?:and|with|now|again|successfully|cleanly|locally|too|as well"
-    r"|after|on|in|at|but|so|without (?:any )?(?:errors?|failures?|issues?|warnings?)"
+    r"(?=\s*(?:$|[.,;:!)*_✓✅—–(|]|\b(?:and|with|now|again|successfully|cleanly|locally|too"
+    r"|as well|after|on|in|at|but|so|without (?:any )?(?:errors?|failures?|issues?|warnings?)"
     r"|for|under|across|here|this time|including|plus|both|—)\b))"
 )
 _NUMBER = r"\d{1,3}(?:,\d{3})+|\d+"
 _TESTS = re.compile(
-    r"(?ix)(?P<quant>\b(?:all|both|every|each|entire|full|whole|complete)\b)?"
-    r"(?:\s+(?:of\s+)?(?:the|my|our|its|these|those))?"
+    r"(?i)(?P<quant>\b(?:all|both|every|each|entire|full|whole"
+    r"|complete)\b)?(?:\s+(?:of\s+)?(?:the|my|our|its|these|those))?"
     rf"[\s*`(]*(?P<num>\b(?:{_NUMBER})\b(?!\s*/))?[\s*]*"
-    r"(?P<qual>(?:[\w`/.'-]+\s+){0,3}?)"
-    r"(?P<noun>\b(?:tests?|test\s+cases?|test\s+suites?|suites?|specs?))\b"
+    r"(?P<qual>(?:[\w`/.'-]+\s+){0,3}?)(?P<noun>\b(?:tests?|test\s+cases?|test\s+suites?|suites?"
+    r"|specs?))\b"
     rf"(?:\s*\((?P<paren>[^)]*)\))?"
-    r"(?P<list>(?:\s*(?:,|/|\band\b|&|\+)\s*(?:and\s+)?(?:the\s+)?(?:lint(?:er|ing)?|type-?\s?check"
-    r"(?:s|ing|er)?|types|builds?|formatting|vet|fmt|`[^`]+`))*)"
-    r"[\s*_]*(?:(?:are|is|have|has|all|still|now|also|successfully|currently|been|both|again)\s+)*"
+    r"(?P<list>(?:\s*(?:,|/|\band\b|&|\+)\s*(?:and\s+)?(?:the\s+)?(?:lint(?:er|ing)?"
+    r"|type-?\s?check(?:s|ing|er)?|types|builds?|formatting|vet|fmt|`[^`]+`))*)[\s*_]*(?:(?:are"
+    r"|is|have|has|all|still|now|also|successfully|currently|been|both|again)\s+)*"
     rf"(?P<verb>pass(?:es|ed|ing)?|green|succeed(?:s|ed)?|clean){_END}"
 )
 _TOTAL = re.compile(r"(?i)\b(?:all|every|entire|full|whole|complete)\b")
@@ -99,31 +97,29 @@ _ZERO_FAILED = re.compile(
     r"(?:0|no|zero) (?:failures|failed|failing|errors)\b"
 )
 _EVERYTHING = re.compile(
-    rf"(?i)(?:^|\beverything(?:'s| is)?|\ball(?:\s+\w+)?\s+checks|\ball)\W*"
-    rf"(?:(?:are|is|all|now|still)\s+)*(?:all\s+)?(?P<verb>green|passing|pass(?:es|ed)?){_END}"
+    rf"(?i)(?:^|\beverything(?:'s| is)?|\ball(?:\s+\w+)?\s+checks|\ball)\W*(?:(?:are|is|all|now"
+    rf"|still)\s+)*(?:all\s+)?(?P<verb>green|passing|pass(?:es|ed)?){_END}"
 )
 _EVERYTHING_START = re.compile(r"(?i)^\W*(?:all|everything|all \w+ checks|all checks)\b")
 _LINT = re.compile(
     rf"(?i)\b(?:lint(?:er|ing|ers)?|eslint|ruff|golangci-lint|clippy|credo|biome"
     rf"|flake8)\b(?:\s*\([^)]*"
     r"\))?(?P<mid>(?:\s*(?:,|/|\band\b)\s*(?:the\s+)?(?:type-?\s?check(?:s|ing)?|types|tests"
-    r"|builds?"
-    r"|formatting|fmt|`[^`]+`))*)[\s*:_]*(?:(?:is|are|all|both|now|still|also|comes? back"
-    r"|runs?)\s+)*"
-    rf"(?:clean|pass(?:es|ed|ing)?|green){_END}|\b(?:no|zero|0) lint(?:er|ing)? (?:errors"
-    rf"|issues|warnings)\b"
+    r"|builds?|formatting|fmt|`[^`]+`))*)[\s*:_]*(?:(?:is|are|all|both|now|still|also"
+    r"|comes? back|runs?)\s+)*"
+    rf"(?:clean|pass(?:es|ed|ing)?|green){_END}|\b(?:no|zero|0) lint(?:er|ing)? (?:errors|issues"
+    rf"|warnings)\b"
 )
 _TYPES = re.compile(
     rf"(?i)\b(?:type-?\s?check(?:s|ing|er)?|types|tsc|mypy|pyright)\b[\s*:_]*(?:(?:is|are|all"
-    rf"|both|now"
-    rf"|still|also)\s+)*(?:clean|pass(?:es|ed|ing)?|green){_END}|\b(?:no|zero|0) type errors\b"
+    rf"|both|now|still|also)\s+)*(?:clean|pass(?:es|ed|ing)?|green){_END}|\b(?:no|zero"
+    rf"|0) type errors\b"
 )
 _BUILD = re.compile(
-    rf"(?i)\bbuilds?[\s*:_]*(?:(?:is|are|all|both|now|still|also)\s+)*"
-    rf"(?:clean(?:ly)?|pass(?:es|ed|ing)?|green|succe(?:eds?|eded|ssful))(?:ly)?{_END}"
-    rf"|^\W*(?:it |everything |code |that |this )?(?:now )?(?:builds|compiles)(?: is)?"
-    rf" (?:clean(?:ly)?|successfully|fine|without errors){_END}|\bcompiles (?:cleanly"
-    rf"|successfully)\b"
+    rf"(?i)\bbuilds?[\s*:_]*(?:(?:is|are|all|both|now|still|also)\s+)*(?:clean(?:ly)?|pass(?:es"
+    rf"|ed|ing)?|green|succe(?:eds?|eded|ssful))(?:ly)?{_END}|^\W*(?:it |everything |code |that "
+    rf"|this )?(?:now )?(?:builds|compiles)(?: is)? (?:clean(?:ly)?|successfully|fine"
+    rf"|without errors){_END}|\bcompiles (?:cleanly|successfully)\b"
 )
 _LISTED = {
     "lint": re.compile(r"(?i)\blint"),
@@ -136,61 +132,52 @@ _BARE_PATH = r"(?P<bare>(?:[\w@.~+-]+/)*[\w@~+-]+\.[A-Za-z]\w{0,4})\b"
 _FILE = re.compile(
     rf"^\W*(?:(?:done|fixed|ok|okay|perfect|great)\W+)?(?:i(?:'ve| have)?\s+(?:also\s+)?|also\s+"
     rf"|then\s+|successfully\s+)?(?P<verb>[Cc]reated|[Aa]dded|[Ww]rote|[Uu]pdated|[Mm]odified"
-    rf"|[Ee]dited"
-    rf"|[Dd]eleted|[Rr]emoved|[Rr]enamed)\s+(?:the\s+)?(?:(?:new\s+|a\s+new\s+"
-    rf"|a\s+)?(?:file\s+|test "
-    rf"file\s+|module\s+))?\**(?:{_PATH}|{_BARE_PATH})",
+    rf"|[Ee]dited|[Dd]eleted|[Rr]emoved|[Rr]enamed)\s+(?:the\s+)?(?:(?:new\s+|a\s+new\s+"
+    rf"|a\s+)?(?:file\s+|test file\s+|module\s+))?\**(?:{_PATH}|{_BARE_PATH})",
     re.I,
 )
 _COMMIT = re.compile(
-    r"(?i)^\W*(?:(?:done|all|changes|everything|good|great|perfect"
-    r"|ok)\W+)*committed\b(?=\s*(?:$|[.:;,!"
-    r"—–(*`]|as\b|and\b|to\b|in\b|with\b|on\b|the (?:fix|change|changes|work|result|tests?)\b"
-    r"|all\b|"
-    r"successfully\b|both\b))|\b(?:i|we)(?:'ve| have)?\s+(?:also\s+)?committed\b"
-    r"|\b(?:changes|everything|work|fix|fixes|it|they|tests?|files?|branch|pass)\s+(?:(?:is|are|was"
-    r"|were|has been|have been|and)\s+)+(?:are\s+|is\s+|now\s+|all\s+)*committed\b"
-    r"|\bcommit (?:`[0-9a-f]{7,40}` )?(?:created|succeeded|successful|landed)\b"
+    r"(?i)^\W*(?:(?:done|all|changes|everything|good|great|perfect|ok)\W+)*committed\b(?=\s*(?:$"
+    r"|[.:;,!—–(*`]|as\b|and\b|to\b|in\b|with\b|on\b|the (?:fix|change|changes|work|result"
+    r"|tests?)\b|all\b|successfully\b|both\b))|\b(?:i|we)(?:'ve"
+    r"| have)?\s+(?:also\s+)?committed\b|\b(?:changes|everything|work|fix|fixes|it|they|tests?"
+    r"|files?|branch|pass)\s+(?:(?:is|are|was|were|has been|have been|and)\s+)+(?:are\s+|is\s+"
+    r"|now\s+|all\s+)*committed\b|\bcommit (?:`[0-9a-f]{7,40}` )?(?:created|succeeded|successful"
+    r"|landed)\b"
 )
 _PUSH = re.compile(
     r"(?i)^\W*(?:(?:done|all|changes|everything|good|great|perfect"
-    r"|ok)\W+)*(?:committed(?: as `?\w+`?)? "
-    r"and )?(?:force-)?pushed\b(?=\s*(?:$|[.:;,!—–(*`]|as\b|and\b|to\b|up\b|with\b|the (?:fix"
-    r"|change|"
-    r"changes|branch|commits?)\b|branch\b|all\b|both\b))|\b(?:i|we)(?:'ve| have)?\s+(?:also\s+)?"
-    r"(?:committed and\s+)?(?:force-)?pushed\b|\b(?:changes|everything|work|fix|it|they|branch|"
-    r"branches|commits?)\s+(?:(?:is|are|was|were|has been|have been"
-    r"|and)\s+)+(?:committed and\s+)?pushed\b"
+    r"|ok)\W+)*(?:committed(?: as `?\w+`?)? and )?(?:force-)?pushed\b(?=\s*(?:$|[.:;,!—–(*`]"
+    r"|as\b|and\b|to\b|up\b|with\b|the (?:fix|change|changes|branch|commits?)\b|branch\b|all\b"
+    r"|both\b))|\b(?:i|we)(?:'ve| have)?\s+(?:also\s+)?(?:committed and\s+)?(?:force-)?pushed\b"
+    r"|\b(?:changes|everything|work|fix|it|they|branch|branches|commits?)\s+(?:(?:is|are|was"
+    r"|were|has been|have been|and)\s+)+(?:committed and\s+)?pushed\b"
 )
 _PR = re.compile(
-    r"(?i)^\W*(?:i(?:'ve| have)?\s+)?(?:opened|created)\s+(?:a\s+"
-    r"|the\s+)?(?:draft\s+)?(?:pr\b|pull request)"
+    r"(?i)^\W*(?:i(?:'ve| have)?\s+)?(?:opened|created)\s+(?:a\s+|the\s+)?(?:draft\s+)?(?:pr\b"
+    r"|pull request)"
 )
 _HASH = re.compile(r"`([0-9a-f]{7,40})`")
 _COULD_NOT = re.compile(
     r"(?i)\b(?:could not|couldn't|could n't|was unable to|unable to|was not able to|failed to"
-    r"|was not"
-    r" allowed to|cannot|can't)\s+(?P<act>create|write|edit|update|run|delete|commit|push"
-    r"|read|modify|"
-    r"access|open|find|execute|install|fetch)\b"
+    r"|was not allowed to|cannot|can't)\s+(?P<act>create|write|edit|update|run|delete|commit"
+    r"|push|read|modify|access|open|find|execute|install|fetch)\b"
 )
 _NOT_THERE = re.compile(rf"(?i){_PATH}\s+(?:does not|doesn't)\s+exist\b")
 _FAILING = re.compile(
     r"(?i)\b(?:tests?|suite|build|lint|type-?check)\s+(?:is |are |still |currently "
-    r"|now )*(?:fail(?:s|ed|"
-    r"ing)?|red|broken)\b(?=\s*(?:$|[.,;:!)(]|\b(?:with|because|on|in|at|due|and)\b))"
+    r"|now )*(?:fail(?:s|ed|ing)?|red|broken)\b(?=\s*(?:$|[.,;:!)(]|\b(?:with|because|on|in|at"
+    r"|due|and)\b))"
 )
 _RETURNS = re.compile(
-    r"`(?P<expr>[A-Za-z_][\w.]*)\((?P<args>[^`\n]{0,120})\)`\s+returns\s+\**`?(?P<value>-?\d[\d,]*\.?\d*|"
-    r"\"[^\"\n]{1,60}\"|'[^'\n]{1,60}')"
+    r"`(?P<expr>[A-Za-z_][\w.]*)\((?P<args>[^`\n]{0,120})\)`\s+returns\s+\**`?(?P<value>-?\d[\d,]*\.?\d*|\"[^\"\n]{1,60}\"|'[^'\n]{1,60}')"
 )
 _FAIL_WORD = re.compile(
     r"(?i)\b(?:fail(?:s|ed|ing|ures?)|pre-?existing|except(?: for)?|apart from|flaky|broken)\b"
 )
 _FAIL_PAST = re.compile(
     r"(?i)\b(?:fix(?:es|ed|ing)?|was|were|had|previously|no longer|resolved|earlier|no|zero|0"
-    r"|without|"
-    r"first|initially|originally|caused|why|used to|root cause)\b"
+    r"|without|first|initially|originally|caused|why|used to|root cause)\b"
 )
 _GENERIC_QUALIFIERS = frozenset((
     "the", "our", "my", "its", "these", "those", "test", "unit", "existing", "project's",

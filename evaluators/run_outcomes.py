@@ -232,23 +232,23 @@ _LESS_COMMON = (
 _CHECK_FAILED = re.compile(
     r"error TS\d+|Found [1-9]\d* errors?\b|\b[1-9]\d* problems? \([1-9]\d* errors?"
     r"|(?m:^[1-9]\d* errors?, \d+ warnings?)|(?m:^(?:\[[\w:-]+\] )?[1-9]\d* issues?[:.])"
-    r"|BUILD FAIL(?:ED|URE)"
-    r"|exited with code [1-9]|ERROR task failed|Some (?:errors|warnings) were emitted"
-    r"|npm ERR!|ELIFECYCLE|(?m:^error(?:\[E\d+\])?: )|Failed to compile|\bBuild failed\b"
+    r"|BUILD FAIL(?:ED|URE)|exited with code [1-9]|ERROR task failed|Some (?:errors"
+    r"|warnings) were emitted|npm ERR!|ELIFECYCLE|(?m:^error(?:\[E\d+\])?: )|Failed to compile"
+    r"|\bBuild failed\b"
 )
 _CHECK_PASSED = re.compile(
     r"All checks passed!|Success: no issues found|(?m:^(?:\[[\w:-]+\] )?0 issues\.)"
-    r"|No fixes applied|\bBuild success\b|found no issues"
-    r"|BUILD SUCCESS(?:FUL)?|No ESLint warnings or errors|Found 0 errors|(?m:^0 errors, )"
-    r"|(?m:^\s*Finished )|\bbuilt in [\d.]+m?s\b|Compiled successfully|no problems found"
+    r"|No fixes applied|\bBuild success\b|found no issues|BUILD SUCCESS(?:FUL)?"
+    r"|No ESLint warnings or errors|Found 0 errors|(?m:^0 errors, )|(?m:^\s*Finished )"
+    r"|\bbuilt in [\d.]+m?s\b|Compiled successfully|no problems found"
 )
 
 
 _ECHOED_COMMAND = re.compile(r"(?m)^(?:\[[\w:-]+\] )?[$>] .*$")
 _ABSENT = re.compile(
-    r"(?i)command not found|no such file or directory|missing script|script not found|unrecognized"
-    r" subcommand|has no script|_NO_SCRIPT|no module named (?:pytest|mypy)|no rule to make target"
-    r"|is not recognized as"
+    r"(?i)command not found|no such file or directory|missing script|script not found"
+    r"|unrecognized subcommand|has no script|_NO_SCRIPT|no module named (?:pytest|mypy)"
+    r"|no rule to make target|is not recognized as"
 )
 
 

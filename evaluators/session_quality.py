@@ -27,4 +27,5 @@ def quality_of(scores: Sequence[Score]) -> float | None:
     weight = sum(QUALITY_WEIGHTS[name] for name in values)
     if not weight:
         return None
-    return sum(QUALITY_WEIGHTS[name] * value for name, value in values.items()) / weight
+    total = sum(QUALITY_WEIGHTS[name] * value for name, value in values.items())
+    return round(total / weight, 6)
