@@ -10,6 +10,10 @@ from hypothesis import strategies as st
 
 from loop.domain.turns import Event, Turn
 from loop.lake import Lake
+from loop.lake.delta_log import DeltaLog
+from loop.lake.object_store import locate_store
+from loop.lake.queries import LakeQueries
+from loop.lake.schemas import TABLES
 from tests.lake.lake_records import events, turns, whole_sessions
 
 SESSIONS = ["s1", "s2", "s3"]
@@ -59,8 +63,12 @@ def test_revisions_replayed_and_compacted_read_as_the_last_of_each_session(
         assert lake.turns_of(SESSIONS) == expected
         columns = lake.turn_columns(["turn_id", "session_id"])
         assert columns["turn_id"].tolist() == [turn.turn_id for turn in expected]
-        count = lake.query("SELECT count(*) AS n FROM turns")
-        assert count == [{"n": len(expected)}]
+        count = "SELECT count(*) AS n, sum(cost_microusd) AS cost FROM turns"
+        (few,) = lake.query(count)
+        assert few["n"] == len(expected)
+        store = locate_store(folder)
+        logs = {schema.name: DeltaLog(store, schema) for schema in TABLES}
+        assert LakeQueries(logs, many_rows=0).run(count).to_pylist() == [few]
 
 
 @settings(max_examples=5, deadline=None)
