@@ -1,0 +1,98 @@
+"""The replay's results in words and tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def report(answer: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    machine = answer["machine"]
+    prepared = ", ".join(
+        f"{seconds} seconds for {turns} turns"
+        for turns, seconds in answer["preparation_seconds"].items()
+    )
+    lines = [
+        "# Replay",
+        "",
+        f"Python {machine['python']}, NumPy {machine['numpy']}, {machine['processors']} "
+        f"processors under a load of {machine['load']:.1f}. Seconds are processor time of one "
+        "thread, the best of three (`bench/bench_replay.py` says how).",
+        "",
+        "## One policy over synthetic sessions of 25 turns",
+        "",
+        "| policy | turns | seconds | million turns/s | rerouted | saving |",
+        "|---|---|---|---|---|---|",
+    ]
+    for item in answer["replay"]:
+        lines.append(
+            f"| {item['policy']} | {item['turns']:,} | {item['seconds']:.3f} | "
+            f"{item['turns_per_second'] / 1e6:.1f} | {item['rerouted_share']:.1%} | "
+            f"{item['saving_share']:.1%} |"
+        )
+    lines += [
+        "",
+        f"Making a frame ready for all its replays took {prepared}. Peak memory of the whole run: "
+        f"{answer['peak_memory_mib']:,} MiB.",
+        "",
+        f"## Against a plain Python loop on {answer['loop'][0]['turns']:,} of the same turns",
+        "",
+        "The costs are equal to the micro-dollar.",
+        "",
+        "| policy | loop, turns/s | columns, turns/s | ratio |",
+        "|---|---|---|---|",
+    ]
+    for item in answer["loop"]:
+        lines.append(
+            f"| {item['policy']} | {item['loop_turns_per_second']:,.0f} | "
+            f"{item['columns_turns_per_second']:,.0f} | {item['ratio']:.0f} |"
+        )
+    found = answer["search"]
+    lines += [
+        "",
+        f"A search of {found['trials']} trials over {found['turns']:,} turns took "
+        f"{found['seconds']:.1f} seconds.",
+    ]
+    if "sessions" in answer:
+        lines += _report_sessions(answer["sessions"])
+    return "\n".join(lines) + "\n"
+
+
+def _report_sessions(real: dict[str, Any]) -> list[str]:
+    lines = [
+        "",
+        f"## Public Claude Code sessions ({real['turns']:,} requests, {real['sessions']} sessions)",
+        "",
+        "List prices. Where the log has only a placeholder for the output length, output counts "
+        "for next to nothing, on both sides. `prompt_tokens` can't be read from this set.",
+        "",
+        "The classic rule, under 10,000 input tokens:",
+        "",
+        "| input size read as | turns | dollars |",
+        "|---|---|---|",
+    ]
+    for item in real["classic_rule_reach"]:
+        lines.append(f"| {item['measure']} | {item['turn_share']:.2%} | {item['cost_share']:.3%} |")
+    lines += [
+        "",
+        "Under T total input tokens to Haiku 4.5 (never above 150,000), else as requested; the "
+        "last column also takes Opus 4.7's tokenizer to make 30 % more tokens of a text:",
+        "",
+        "| T | decided | rerouted | naive saving | cache-true saving | with tokenizer ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for item in real["thresholds"]:
+        lines.append(
+            f"| {item['tokens']:,} | per {item['unit']} | {item['rerouted_share']:.2%} | "
+            f"{item['naive_saving_share']:.2%} | {item['cache_true_saving_share']:.2%} | "
+            f"{item['cache_true_with_tokenizer_ratio']:.2%} |"
+        )
+    lines += [
+        "",
+        "Calibration: the cache model on the logged routes is "
+        f"{real['calibration_residual']:+.1%} off the bill and reads "
+        f"{real['modelled_to_logged_cache_reads']:.1%} of what was read from caches "
+        f"({real['unpriced_turns']} requests have no price). A policy's replay uses the model "
+        "for altered turns only.",
+    ]
+    return lines
