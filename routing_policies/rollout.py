@@ -8,6 +8,7 @@ goes on from what is recorded; calling :meth:`RolloutController.tick` again is a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from loop.domain.errors import BadInput, Conflict, Refused
 from loop.domain.lifecycle import Actor, ActorKind, State
@@ -39,6 +40,7 @@ from routing_policies.version_store import NOT_AFTER_SECONDS, VersionStore
 
 CONTROLLER = Actor(ActorKind.ROLLOUT, "controller")
 LEASE_SECONDS = 30.0
+PATIENCE_SECONDS = 10.0  # how long a person's step waits for a look to end
 
 
 def rollout_id_of(version: int) -> str:
@@ -78,9 +80,7 @@ class RolloutController:
         stable is there to fall back to.
         """
         record = self._store.get(version)
-        with self._rows.leased(
-            record.channel, now_us=self._store.now_us(), seconds=self._lease_seconds
-        ):
+        with self._leased(record.channel, PATIENCE_SECONDS):
             row = self._rows.find(rollout_id_of(version))
             if row is None:
                 row = self._new_row(record, plan, actor, reason, override_quarantine)
@@ -102,7 +102,7 @@ class RolloutController:
         """
         channel = self._rows.load(rollout_id).channel
         now_us = self._store.now_us()
-        with self._rows.leased(channel, now_us=now_us, seconds=self._lease_seconds) as lease:
+        with self._leased(channel) as lease:
             row = self._rows.load(rollout_id)
             standing = read_standing(self._store, self._history, row)
             if standing.state == "starting" or (
@@ -134,7 +134,7 @@ class RolloutController:
     def roll_back_version(self, version: int, actor: Actor, reason: str) -> None:
         """Takes a version out of service, whether a rollout brought it there or not."""
         channel = self._store.get(version).channel
-        with self._rows.leased(channel, now_us=self._store.now_us(), seconds=self._lease_seconds):
+        with self._leased(channel, PATIENCE_SECONDS):
             record = self._store.get(version)
             if record.state is State.ACTIVE:
                 self._publisher.restore_predecessor(record, actor, reason)
@@ -316,9 +316,17 @@ class RolloutController:
             report=report,
         )
 
+    def _leased(self, channel: str, patience_seconds: float = 0.0) -> AbstractContextManager[Lease]:
+        return self._rows.leased(
+            channel,
+            now_us=self._store.now_us,
+            seconds=self._lease_seconds,
+            patience_seconds=patience_seconds,
+        )
+
     def _steer(self, rollout_id: str, to: State, actor: Actor, reason: str) -> RolloutStatus:
         channel = self._rows.load(rollout_id).channel
-        with self._rows.leased(channel, now_us=self._store.now_us(), seconds=self._lease_seconds):
+        with self._leased(channel, PATIENCE_SECONDS):
             row = self._rows.load(rollout_id)
             standing = read_standing(self._store, self._history, row)
             self._publisher.steer(standing, to, actor, reason)

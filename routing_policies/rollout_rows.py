@@ -8,8 +8,9 @@ copy that could disagree with them after a crash.
 from __future__ import annotations
 
 import json
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,8 @@ from loop.domain.errors import Conflict, NotFound, Unavailable
 from loop.domain.lifecycle import Actor
 from loop.domain.policies import canonical_json
 from routing_policies.rollout_records import RolloutPlan, StepKind
+
+_RETRY_SECONDS = 0.05
 
 rollouts = Table(
     "rollouts",
@@ -196,38 +199,50 @@ class RolloutRows:
                 )
 
     @contextmanager
-    def leased(self, channel: str, *, now_us: int, seconds: float) -> Iterator[Lease]:
+    def leased(
+        self,
+        channel: str,
+        *,
+        now_us: Callable[[], int],
+        seconds: float,
+        patience_seconds: float = 0.0,
+    ) -> Iterator[Lease]:
         """Holds the channel for the block, at most for ``seconds`` if the holder dies.
 
-        Raises :class:`Unavailable` while another controller holds it.
+        Waits ``patience_seconds`` for another holder, then raises :class:`Unavailable`.
         """
-        lease = self._acquire(channel, now_us=now_us, until_us=now_us + round(seconds * 1e6))
+        give_up = time.monotonic() + patience_seconds
+        while (lease := self._acquire(channel, now_us(), seconds)) is None:
+            if time.monotonic() >= give_up:
+                raise Unavailable(
+                    f"Another controller is at work on channel {channel}.",
+                    fix="Try again in a moment.",
+                    retry_after_seconds=1,
+                )
+            time.sleep(_RETRY_SECONDS)
         try:
             yield lease
         finally:
             self._release(lease)
 
-    def _acquire(self, channel: str, *, now_us: int, until_us: int) -> Lease:
-        holder = uuid.uuid4().hex
+    def _acquire(self, channel: str, now_us: int, seconds: float) -> Lease | None:
+        holder, until_us = uuid.uuid4().hex, now_us + round(seconds * 1e6)
         leases = rollout_leases.c
         taking = (
             update(rollout_leases)
             .where(leases.channel == channel, leases.until_us <= now_us)
             .values(holder=holder, token=leases.token + 1, until_us=until_us)
         )
-        with self._connection() as connection:
-            if connection.execute(taking).rowcount == 1:
-                return Lease(channel, holder, _token_of(connection, channel))
         first = {"channel": channel, "holder": holder, "token": 1, "until_us": until_us}
         try:
             with self._connection() as connection:
+                if connection.execute(taking).rowcount == 1:
+                    return Lease(channel, holder, _token_of(connection, channel))
+                if _token_of(connection, channel):
+                    return None
                 connection.execute(insert(rollout_leases).values(**first))
-        except IntegrityError as error:
-            raise Unavailable(
-                f"Another controller is at work on channel {channel}.",
-                fix="Try again in a moment.",
-                retry_after_seconds=1,
-            ) from error
+        except IntegrityError:
+            return None  # another was the first in the same moment
         return Lease(channel, holder, 1)
 
     def _release(self, lease: Lease) -> None:
@@ -254,9 +269,10 @@ class RolloutRows:
 
 
 def _token_of(connection: Connection, channel: str) -> int:
+    """0 when the channel was never leased."""
     query = select(rollout_leases.c.token).where(rollout_leases.c.channel == channel)
-    token: int = connection.execute(query).scalar_one()
-    return token
+    token: int | None = connection.scalar(query)
+    return token or 0
 
 
 def _row_of(row: Row[Any]) -> RolloutRow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -482,11 +483,23 @@ def test_two_controllers_take_turns(world: RolloutWorld, engine: Engine) -> None
     rows = RolloutRows(engine)
     other = RolloutController(world.store)
     with (
-        rows.leased("prod", now_us=world.now_us, seconds=30),
+        rows.leased("prod", now_us=lambda: world.now_us, seconds=30),
         pytest.raises(Unavailable, match="Another controller"),
     ):
         other.tick(rollout_id, [])
     assert other.tick(rollout_id, []).state == "canary"
+
+
+def test_a_person_waits_for_a_look_to_end(world: RolloutWorld, engine: Engine) -> None:
+    rollout_id = world.start().rollout_id
+    rows = RolloutRows(engine)
+    with ThreadPoolExecutor(1) as threads:
+        with rows.leased("prod", now_us=lambda: world.now_us, seconds=30):
+            asked = threads.submit(world.controller.roll_back, rollout_id, ANN, "now")
+            time.sleep(0.2)
+            assert not asked.done()
+            assert world.store.get(2).state is State.CANARY
+        assert asked.result(timeout=20).state == "rolled_back"
 
 
 def race(world: RolloutWorld, rollout_id: str) -> None:
@@ -531,7 +544,7 @@ def test_a_controller_that_slept_through_its_lease_changes_nothing(
 ) -> None:
     rollout_id = world.start().rollout_id
     rows = RolloutRows(engine)
-    with rows.leased("prod", now_us=world.now_us, seconds=30) as asleep:
+    with rows.leased("prod", now_us=lambda: world.now_us, seconds=30) as asleep:
         world.wait(31)
         current = world.controller.tick(rollout_id, [])
         with pytest.raises(Conflict, match="taken over"):
