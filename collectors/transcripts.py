@@ -191,6 +191,8 @@ def _shape_problem(line: Any) -> str:
         return "it has no type"
     if line["type"] in ("user", "assistant") and not isinstance(line.get("message"), dict):
         return f"a line of type {line['type']} without a message"
+    if "session_id" in line and "sessionId" not in line:
+        return "output of --output-format stream-json, which is no session file"
     return ""
 
 

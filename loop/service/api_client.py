@@ -28,6 +28,7 @@ ERRORS: Mapping[str, type[TurnwiseError]] = {
     kind.code: kind for kind in (BadInput, Conflict, Corrupt, NotFound, Refused, Unavailable)
 } | {"unauthorized": Refused, "method_not_allowed": BadInput}
 TIMEOUT_SECONDS = 120.0
+IN_PROCESS_HOST = "turnwise"  # the name that an application in this process is called by
 
 
 class ApiClient:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from evaluators.session_clusters import ScoredSession, cluster_sessions
+from evaluators.session_clusters import cluster_sessions
+from evaluators.session_features import ScoredSession
 from loop.control.stage_progress import StageLog
 from loop.domain.clusters import SessionCluster
 from loop.domain.scores import Score

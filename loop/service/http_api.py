@@ -20,11 +20,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collectors.decision_intake import accept_decisions
 from loop.access.tokens import Authorise, bearer_token, token_check
-from loop.domain.errors import BadInput, TurnwiseError
+from loop.domain.errors import BadInput, Refused, TurnwiseError
 from loop.service.actions import Actions
+from loop.service.api_client import IN_PROCESS_HOST
 from loop.service.assemble import Parts
 from loop.service.http_errors import answer_http_exception, answer_turnwise_error
 from loop.service.readings import Readings
+from loop.service.settings import is_loopback
 from loop.service.web import web_routes
 from routing_policies.gateway_routes import gateway_routes
 
@@ -52,7 +54,11 @@ def api_app(parts: Parts) -> Starlette:
 
 
 class RequireToken:
-    """Refuses with 401 what does not carry the installation's token, where one is set."""
+    """Refuses with 401 what does not carry the installation's token, where one is set.
+
+    Without a token only this machine may call, and by its own name: a page of another site whose
+    name was pointed at this address (DNS rebinding) is refused with 403.
+    """
 
     def __init__(self, app: ASGIApp, authorise: Authorise) -> None:
         self._app = app
@@ -60,8 +66,17 @@ class RequireToken:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-            if self._authorise(bearer_token(given)) is None:
+            headers = dict(scope["headers"])
+            given = headers.get(b"authorization", b"").decode("latin-1")
+            credential = self._authorise(bearer_token(given))
+            host = headers.get(b"host", b"").decode("latin-1")
+            if credential == "" and not _is_own_name(host):
+                refusal = Refused(
+                    f"This server is not {host!r}.", fix="Call it as localhost or 127.0.0.1."
+                )
+                await JSONResponse({"error": refusal.as_dict()}, 403)(scope, receive, send)
+                return
+            if credential is None:
                 envelope = {
                     "code": "unauthorized",
                     "what": "This needs the installation's bearer token.",
@@ -74,6 +89,11 @@ class RequireToken:
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _is_own_name(host: str) -> bool:
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    return name in (IN_PROCESS_HOST, "") or is_loopback(name.strip("[]"))
 
 
 def api_routes(readings: Readings, actions: Actions) -> list[BaseRoute]:

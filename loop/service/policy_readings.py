@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from loop.domain.lifecycle import State, Transition
@@ -77,9 +76,7 @@ def policy_words(policy: RoutingPolicy) -> list[str]:
 def diff_words(before: RoutingPolicy, after: RoutingPolicy) -> list[str]:
     """What changes from one policy to another; one line that says so when nothing does."""
     changes = [
-        f"{name}: {old} → {new}"
-        for name, (old, new) in _settings(before, after).items()
-        if old != new
+        f"{name}: {old} → {new}" for name, old, new in _settings(before, after) if old != new
     ]
     old_rules = {rule.rule_id: _rule_words(before, rule) for rule in before.rules}
     new_rules = {rule.rule_id: _rule_words(after, rule) for rule in after.rules}
@@ -96,15 +93,23 @@ def diff_words(before: RoutingPolicy, after: RoutingPolicy) -> list[str]:
     return changes or ["Nothing changes."]
 
 
-def _settings(before: RoutingPolicy, after: RoutingPolicy) -> Mapping[str, tuple[Any, Any]]:
-    names = ("measure", "unit", "default_model", "estimator", "guards")
-    return {name: (_plain(getattr(before, name)), _plain(getattr(after, name))) for name in names}
+def _settings(before: RoutingPolicy, after: RoutingPolicy) -> Iterator[tuple[str, str, str]]:
+    """Name, old and new value in words of what stands beside the rules."""
+    old, new = _settings_words(before), _settings_words(after)
+    for name in sorted({*old, *new}):
+        yield name, old.get(name, "none"), new.get(name, "none")
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, str):
-        return value or "as requested"
-    return asdict(value)
+def _settings_words(policy: RoutingPolicy) -> dict[str, str]:
+    ceilings = policy.guards.max_context_tokens
+    return {
+        "measure": _MEASURE_WORDS[policy.measure],
+        "unit": _UNIT_WORDS[policy.unit],
+        "otherwise": policy.default_model or "the requested model",
+        "tool loop lock": "on" if policy.guards.tool_loop_lock else "off",
+        "characters per token": f"{policy.estimator.chars_per_token:g}",
+        "tokens per image": f"{policy.estimator.image_tokens:,}",
+    } | {f"context ceiling of {model}": f"{tokens:,}" for model, tokens in ceilings.items()}
 
 
 def _rule_words(policy: RoutingPolicy, rule: Rule) -> str:

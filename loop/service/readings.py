@@ -73,7 +73,7 @@ class Readings:
             "label": label,
             "url": url,
             "last_at_us": progress.at_us or None,
-            "count": progress.count,
+            "count": progress.done,
             "note": progress.note,
         }
 

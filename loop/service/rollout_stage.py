@@ -65,6 +65,10 @@ def start_rollout(parts: Parts, version: int, actor: Actor, reason: str) -> Roll
     return parts.rollouts.start(version, plan_of(parts.settings), actor, reason)
 
 
+def roll_back_version(parts: Parts, version: int, actor: Actor, reason: str) -> None:
+    parts.rollouts.roll_back_version(version, actor, reason)
+
+
 def steer(parts: Parts, rollout_id: str, verb: str, actor: Actor, reason: str) -> RolloutStatus:
     """Pauses, resumes or rolls back. Raises :class:`NotFound` for another verb."""
     verbs: Mapping[str, Callable[[str, Actor, str], RolloutStatus]] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from loop.service.api_client import ApiClient
+from loop.service.api_client import IN_PROCESS_HOST, ApiClient
 from loop.service.settings import load_settings
 
 
@@ -44,4 +44,4 @@ def open_client(data: Path | None, api: str | None) -> ApiClient:
 
     parts = assemble(settings)
     parts.catch_up()
-    return ApiClient("http://turnwise", token=settings.api_token, app=api_app(parts))
+    return ApiClient(f"http://{IN_PROCESS_HOST}", token=settings.api_token, app=api_app(parts))

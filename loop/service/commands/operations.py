@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,7 +32,8 @@ def serve(data: Path | None, **addresses: str | None) -> None:
     # Imported here: other commands need no server.
     from loop.service.server import run_server
 
-    run_server(load_settings(data_dir=data, **addresses))
+    given: dict[str, Any] = {"data_dir": data, **addresses}
+    run_server(load_settings(**given))
 
 
 @click.command()

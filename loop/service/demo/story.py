@@ -39,9 +39,10 @@ from optimizers.classic import classic_policy
 
 DAY_US = 24 * 3600 * 1_000_000
 HISTORY_DAYS = 14
-EXPLORING_SESSIONS = 1200
-CANARY_SESSIONS = 300  # of one round; rounds follow until the rollout is decided
+EXPLORING_SESSIONS = 1100
+CANARY_SESSIONS = 200  # of one round; rounds follow until the rollout is decided
 MAX_ROUNDS = 12
+CONCURRENCY = 8
 TRIALS = 150
 EXPLORED = {"explore-short": 20, "explore-small": 60}  # prompt tokens below which haiku serves
 EXPLORED_SHARE = 0.3
@@ -58,7 +59,7 @@ PACE = {
     "TURNWISE_DRAIN_INTERVAL_MS": "700",
     "TURNWISE_EVALUATE_INTERVAL_SECONDS": "1",
     "TURNWISE_ROLLOUT_INTERVAL_SECONDS": "1",
-    "TURNWISE_ROLLOUT_STAGES": "10,25,50",
+    "TURNWISE_ROLLOUT_STAGES": "25,50",
     "TURNWISE_ROLLOUT_MARGIN": "0.08",
     "TURNWISE_ROLLOUT_DWELL_SECONDS": "1",
     "TURNWISE_ROLLOUT_MATURATION_SECONDS": "2",
@@ -148,7 +149,7 @@ class Demo:
 
         def arrived() -> bool:
             rows = self._client.get("/v1/spend", by="session")["rows"]
-            return sum(row["turns"] for row in rows) >= wanted
+            return bool(sum(row["turns"] for row in rows) >= wanted)
 
         _wait_until(arrived, "the recorded turns can be queried")
 
@@ -373,7 +374,7 @@ class Demo:
         start_us, self._clock_us = self._clock_us, self._clock_us + int(days * DAY_US)
         with _progress("Simulated sessions") as advance:
             report = asyncio.run(
-                self._fleet.run_sessions(sessions, start_us, self._clock_us, 24, advance)
+                self._fleet.run_sessions(sessions, start_us, self._clock_us, CONCURRENCY, advance)
             )
         talk.print(
             f"{report.sessions} simulated sessions, {report.turns} turns, "
@@ -384,7 +385,7 @@ class Demo:
     def _wait_for_scores(self) -> None:
         def settled() -> bool:
             answer = self._client.post("/v1/evaluate")
-            return answer["sessions"] == 0
+            return bool(answer["sessions"] == 0)
 
         _wait_until(settled, "the simulated sessions are scored")
 

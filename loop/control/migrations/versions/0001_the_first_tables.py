@@ -150,7 +150,7 @@ def upgrade() -> None:
         sa.Column("stage", sa.String(length=40), nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
-        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.Column("done", sa.BigInteger(), nullable=False),
         sa.Column("note", sa.String(length=400), nullable=False),
         sa.PrimaryKeyConstraint("stage", name=op.f("pk_stage_progress")),
     )
