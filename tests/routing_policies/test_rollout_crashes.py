@@ -1,7 +1,7 @@
-"""A controller that dies at any statement, and rollouts under random events.
+"""A controller that dies at any write, and rollouts under random events.
 
-The crash is where a real one would be: at a statement or a commit on the database connection,
-after which that process does nothing more. A fresh controller then goes on.
+The crash is where a real one would be: at a write or a commit on the database connection, after
+which that process does nothing more. A fresh controller then goes on.
 """
 
 from __future__ import annotations
@@ -37,23 +37,37 @@ class Died(BaseException):
 
 
 @contextmanager
-def dying_at(engine: Engine, statement: int) -> Iterator[None]:
-    """The connection is cut before the numbered statement or commit, and stays cut."""
-    count = 0
+def dying_at(engine: Engine, write: int) -> Iterator[None]:
+    """The connection is cut before the numbered write, or commit of writes, and stays cut.
 
-    def step(*_: Any) -> None:
+    Dying before a read is the same as dying before the write that comes after it.
+    """
+    count, dirty = 0, False
+
+    def step(is_write: bool) -> None:
         nonlocal count
-        count += 1
-        if count > statement:
+        count += is_write and count <= write
+        if count > write:
             raise Died
 
-    event.listen(engine, "before_cursor_execute", step)
-    event.listen(engine, "commit", step)
+    def execute(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal dirty
+        is_write = statement.startswith(("INSERT", "UPDATE", "DELETE"))
+        step(is_write)
+        dirty |= is_write
+
+    def commit(_connection: Any) -> None:
+        nonlocal dirty
+        step(dirty)
+        dirty = False
+
+    event.listen(engine, "before_cursor_execute", execute)
+    event.listen(engine, "commit", commit)
     try:
         yield
     finally:
-        event.remove(engine, "before_cursor_execute", step)
-        event.remove(engine, "commit", step)
+        event.remove(engine, "before_cursor_execute", execute)
+        event.remove(engine, "commit", commit)
 
 
 @pytest.fixture
@@ -132,7 +146,7 @@ def undo(world: RolloutWorld, controller: RolloutController) -> RolloutStatus:
     ],
     ids=["start", "advance", "promote", "roll back", "person"],
 )
-def test_death_at_any_statement_leaves_one_active_and_converges(
+def test_death_at_any_write_leaves_one_active_and_converges(
     tmp_path: Path,
     before: Callable[[RolloutWorld], None],
     act: Callable[[RolloutWorld, RolloutController], RolloutStatus],
@@ -143,14 +157,14 @@ def test_death_at_any_statement_leaves_one_active_and_converges(
     before(world)
     engine.dispose()
     began_us = world.now_us
-    died, statement = True, 0
+    died, write = True, 0
     while died:
-        copy = shutil.copy(tmp_path / "before.db", tmp_path / f"{statement}.db")
+        copy = shutil.copy(tmp_path / "before.db", tmp_path / f"{write}.db")
         engine = scratch_engine(Path(copy))
         world.now_us = began_us
         world.attach(engine)
         died = False
-        with dying_at(engine, statement):
+        with dying_at(engine, write):
             try:
                 act(world, world.controller)
             except Died:
@@ -165,15 +179,15 @@ def test_death_at_any_statement_leaves_one_active_and_converges(
         status = fresh.tick("rollout-2", world.outcomes)
         if act is undo and status.state == "canary":
             status = undo(world, fresh)  # the person saw an error and asks again
-        assert status.state in states, statement
+        assert status.state in states, write
         if act is look and states == {"canary"}:
             assert status.stage == 2
         world.pull()
         assert fresh.tick("rollout-2", world.outcomes).finished == (states != {"canary"})
         check_registry(world.store)
         engine.dispose()
-        statement += 1
-    assert statement > 10
+        write += 1
+    assert write > 8
 
 
 KILLED = """
@@ -263,15 +277,15 @@ class RandomRollouts(RuleBasedStateMachine):
         self.world.pull()
 
     @precondition(lambda self: self.newest() is not None)
-    @rule(statement=st.integers(0, 60) | st.none(), readable=st.booleans())
-    def look(self, statement: int | None, readable: bool) -> None:
+    @rule(write=st.integers(0, 14) | st.none(), readable=st.booleans())
+    def look(self, write: int | None, readable: bool) -> None:
         newest = self.newest()
         assert newest is not None
         outcomes = self.world.outcomes if readable else None
-        if statement is None:
+        if write is None:
             self.world.controller.tick(newest.rollout_id, outcomes)
             return
-        with dying_at(self.engine, statement):
+        with dying_at(self.engine, write):
             try:
                 self.world.controller.tick(newest.rollout_id, outcomes)
             except Died:
