@@ -71,7 +71,7 @@ class CommandLine:
         if any(segment.joined_by not in ("&&", "|") for segment in self._after(end)):
             return False
         start = index
-        while self.segments[start].joined_by == "|":
+        while start and self.segments[start].joined_by == "|":
             start -= 1
         return self.segments[start].joined_by != "||"
 
@@ -86,7 +86,7 @@ class CommandLine:
         ):
             return False
         start = index
-        while self.segments[start].joined_by == "|":
+        while start and self.segments[start].joined_by == "|":
             start -= 1
         if start != index:
             return False
@@ -156,7 +156,7 @@ def parse_command(command: str) -> CommandLine:
             if words[:1] and words[0] in _CONTROL:
                 controlled = True
                 words = _words(raw[len(words[0]) :]) if words[0] in _OPENERS else words
-            segments.append(Segment(words, joined_by, raw))
+            segments.append(Segment(words, joined_by if segments else "", raw))
             joined_by = operator
         elif operator != ";":
             joined_by = operator

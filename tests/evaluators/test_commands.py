@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evaluators.commands import parse_command
@@ -96,7 +96,9 @@ def test_what_is_no_check(command: str) -> None:
     assert runs(command) == []
 
 
-@given(st.text())
+@example("| pytest | tail")
+@example("&& pytest")
+@given(st.one_of(st.text(), st.text(alphabet="ab |&;()\n'\"$<\\", max_size=30)))
 def test_any_text_parses(command: str) -> None:
     line = parse_command(command)
     for index in range(len(line.segments)):
