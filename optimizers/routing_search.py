@@ -45,7 +45,12 @@ _LEAST_GAIN = 1e-4  # a smaller saving is none
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """``quality_margin``: how much mean session quality may fall, at the lower 95 % bound."""
+    """``quality_margin``: how much mean session quality may fall, at the lower 95 % bound.
+
+    ``limits`` are those of the reported estimates. While it chooses, the search allows only the
+    ``selection_support_share`` of their unsupported sessions: the winner is picked for lying at
+    the edge, and would fall over it on other sessions.
+    """
 
     trials: int = 200
     seconds: float = 300.0
@@ -54,6 +59,7 @@ class SearchSettings:
     test_share: float = 0.25
     validation_share: float = 0.3
     finalists: int = 8
+    selection_support_share: float = 0.2
     limits: EstimationLimits = field(default_factory=EstimationLimits)
     assumptions: ReplayAssumptions = field(default_factory=ReplayAssumptions)
 
@@ -112,15 +118,15 @@ def search(
     if not (split.train.any() and split.validation.any() and split.test.any()):
         return _finish(begun, (), "No better policy found: a part of the sessions is empty.")
 
-    def prepare(chosen: Booleans) -> _Data:
+    def prepare(chosen: Booleans, limits: EstimationLimits = settings.limits) -> _Data:
         part = frame.of_sessions(chosen)
-        quality_log = QualityLog(
-            part, publications or {}, session_quality or {}, incumbent, settings.limits
-        )
+        quality_log = QualityLog(part, publications or {}, session_quality or {}, incumbent, limits)
         replayer = Replayer(part, price_book, settings.assumptions)
         return _Data(replayer, quality_log)
 
-    earlier, later = prepare(split.selection), prepare(split.test)
+    unsupported = settings.limits.max_unsupported_share * settings.selection_support_share
+    strict = replace(settings.limits, max_unsupported_share=unsupported)
+    earlier, later = prepare(split.selection, strict), prepare(split.test)
     asks_quality = earlier.quality_log.is_answerable
     objective = SavingUnderQuality(
         prepare(split.train).replayer,
