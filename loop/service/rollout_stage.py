@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 
@@ -14,6 +15,7 @@ from loop.service.evaluation_stage import QUALITY
 from loop.service.settings import Settings
 from routing_policies.rollout_records import RolloutPlan, RolloutStatus, SessionOutcome
 
+logger = logging.getLogger("turnwise")
 STABLE_ARM = "stable"
 RENEWER = Actor(ActorKind.ROLLOUT, "renewal")
 _OUTCOMES = """
@@ -90,7 +92,11 @@ def tick(parts: Parts) -> bool:
             outcomes = read_outcomes(parts.lake, status.rollout_id)
         except Unavailable:
             outcomes = None  # the controller holds, and falls back when it lasts
-        looked = parts.rollouts.tick(status.rollout_id, outcomes)
+        try:
+            looked = parts.rollouts.tick(status.rollout_id, outcomes)
+        except (Conflict, Unavailable) as error:
+            logger.info("%s: %s; looking again later", status.rollout_id, error)
+            continue
         parts.stage_log.record(
             "rollout",
             revision=0,
