@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from loop.domain.clusters import SessionCluster
@@ -16,6 +14,7 @@ from loop.domain.policies import Decision
 from loop.domain.scores import Score
 from loop.domain.turns import Content, Event, SessionTrace, Turn
 from loop.lake.cluster_table import ClusterTable
+from loop.lake.columns import ORDER, order_of, to_numpy
 from loop.lake.compaction import compact_table
 from loop.lake.decision_table import DecisionTable
 from loop.lake.delta_log import DeltaLog
@@ -24,13 +23,10 @@ from loop.lake.event_table import EventTable
 from loop.lake.object_store import locate_store
 from loop.lake.queries import LakeQueries, to_rows
 from loop.lake.rows import to_stored
-from loop.lake.schemas import BOOL, CHARGES, FLOAT64, INT64, STRING, TABLES, TURNS
+from loop.lake.schemas import CHARGES, TABLES, TURNS
 from loop.lake.score_table import ScoreTable
 from loop.lake.trace_loading import build_traces
 from loop.lake.turn_table import TurnTable
-
-_SAMPLE = 10_000  # rows that tell whether a column of texts repeats itself
-_NUMBERS = {INT64: 0, FLOAT64: 0.0, BOOL: False}
 
 
 class Lake:
@@ -166,14 +162,14 @@ class Lake:
             if bound is not None:
                 conditions.append(f"started_at_us {operator} ?")
                 parameters.append(bound)
-        names = ", ".join(f'"{name}"' for name in dict.fromkeys(columns))
+        names = ", ".join(f'"{name}"' for name in dict.fromkeys([*columns, *ORDER]))
         table = self._queries.run(
-            f"""SELECT {names} FROM turns WHERE {" AND ".join(conditions)}
-                ORDER BY session_id, started_at_us, sequence, turn_id""",  # noqa: S608
+            f"SELECT {names} FROM turns WHERE {' AND '.join(conditions)}",  # noqa: S608
             parameters,
             sessions=where_sessions,
         )
-        return {name: _to_numpy(table[name]) for name in table.column_names}
+        order = order_of(table)
+        return {name: to_numpy(table[name], order) for name in columns}
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         """Rows of a SELECT over the views ``events``, ``turns``, ``contents``, ``scores``,
@@ -197,28 +193,3 @@ class Lake:
         """The version of each table that exists."""
         found = {name: log.snapshot().version for name, log in self._logs.items()}
         return {name: version for name, version in found.items() if version >= 0}
-
-
-def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
-    chunk = column.combine_chunks()
-    if chunk.type == STRING and chunk.null_count == 0:
-        return _texts_to_numpy(chunk)
-    if chunk.null_count == 0 or chunk.type not in _NUMBERS:
-        values: NDArray[Any] = chunk.to_numpy(zero_copy_only=False)
-        return values
-    return np.ma.MaskedArray(
-        chunk.fill_null(_NUMBERS[chunk.type]).to_numpy(zero_copy_only=False),
-        mask=chunk.is_null().to_numpy(zero_copy_only=False),
-    )
-
-
-def _texts_to_numpy(texts: pa.Array) -> NDArray[Any]:
-    """Rows that say the same share one ``str``: making a million of them is what takes time."""
-    sample = texts[:_SAMPLE]
-    if len(sample.unique()) > len(sample) // 2:
-        distinct: NDArray[Any] = texts.to_numpy(zero_copy_only=False)
-        return distinct
-    encoded = texts.dictionary_encode()
-    values: NDArray[Any] = encoded.dictionary.to_numpy(zero_copy_only=False)
-    shared: NDArray[Any] = values[encoded.indices.to_numpy()]
-    return shared
