@@ -18,6 +18,7 @@ from optimizers.classic import classic_policy
 
 STAGES = {
     "collect": ("Collect", "/sessions"),
+    "charge": ("Charge", "/spend"),
     "evaluate": ("Evaluate", "/sessions?sort=quality"),
     "cluster": ("Cluster", "/clusters"),
     "optimize": ("Optimize", "/runs"),

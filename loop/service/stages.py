@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 
+from loop.ledger.charge_table import roll_up
 from loop.service import evaluation_stage, rollout_stage
 from loop.service.assemble import Parts
 from loop.service.schedule import RepeatedTask
 
 logger = logging.getLogger("turnwise")
+CHARGE_INTERVAL_SECONDS = 60.0
 CLUSTER_INTERVAL_SECONDS = 300.0
 RENEWAL_INTERVAL_SECONDS = 60.0
 
@@ -20,6 +22,7 @@ def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
     return [
         RepeatedTask("drain", lambda: drain(parts), settings.drain_interval_ms / 1000),
         RepeatedTask("evaluate", lambda: evaluate(parts), settings.evaluate_interval_seconds),
+        RepeatedTask("charge", lambda: charge(parts), CHARGE_INTERVAL_SECONDS),
         RepeatedTask("cluster", lambda: cluster(parts), CLUSTER_INTERVAL_SECONDS),
         RepeatedTask(
             "rollout", lambda: rollout_stage.tick(parts), settings.rollout_interval_seconds
@@ -47,6 +50,27 @@ def drain(parts: Parts) -> bool:
 def evaluate(parts: Parts) -> bool:
     report = evaluation_stage.evaluate_changed(parts.lake, parts.stage_log)
     return report.sessions > 0
+
+
+def charge(parts: Parts) -> bool:
+    """Rolls up the charges of the days on which turns changed since the last time."""
+    revision = parts.lake.max_revision()
+    done = parts.stage_log.read("charge")
+    if revision <= done.revision:
+        return False
+    changed = parts.lake.query(
+        "SELECT DISTINCT day FROM turns_rows WHERE revision > ?", [done.revision]
+    )
+    days = sorted(row["day"] for row in changed)
+    rows = roll_up(parts.lake, days)
+    parts.stage_log.record(
+        "charge",
+        revision=revision,
+        at_us=time.time_ns() // 1000,
+        done=rows,
+        note=f"{len(days)} days rolled up in the last pass",
+    )
+    return False
 
 
 def cluster(parts: Parts) -> bool:

@@ -38,7 +38,7 @@ def spend() -> None:
 @spend.command("by")
 @click.argument("grouping")
 @click.option("--since", metavar="DAY", help="First day, YYYY-MM-DD (UTC).")
-@click.option("--until", metavar="DAY", help="Last day, YYYY-MM-DD (UTC).")
+@click.option("--until", metavar="DAY", help="Day to stop before, YYYY-MM-DD (UTC).")
 @click.option("--level", type=click.IntRange(1, 4), help="Cut org paths to so many levels.")
 @reads
 def spend_by(client: ApiClient, grouping: str, as_json: bool, **options: Any) -> None:
