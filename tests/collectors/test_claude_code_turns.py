@@ -121,9 +121,11 @@ def test_values_of_any_type_in_any_attribute_assemble(data: st.DataObject) -> No
         st.lists(st.tuples(st.integers(0, 200), st.sampled_from(ATTRIBUTES), ODD_VALUES))
     )
     events = list(EVENTS[session_id])
-    for position, key, value in changes:
+    for number, (position, key, value) in enumerate(changes):
         event = events[position % len(events)]
-        changed = replace(event, attributes={**event.attributes, key: value})
+        attributes = {**event.attributes, key: value}
+        # Other content, another id: where the session was sent twice, both versions are there.
+        changed = replace(event, event_id=f"changed-{number}", attributes=attributes)
         events[position % len(events)] = changed
     name = data.draw(st.sampled_from(NAMES))
     events.append(replace(events[0], event_id="odd", name=name, attributes={}))
