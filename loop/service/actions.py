@@ -16,10 +16,11 @@ from loop.domain.policy_documents import parse_policy
 from loop.service import rollout_stage
 from loop.service.assemble import Parts
 from loop.service.evaluation_stage import evaluate_changed
-from loop.service.readings import Readings
+from loop.service.readings import Readings, known_number
 from routing_policies import review
 
 SHARE_DIGITS = 4
+MAX_DIGITS = 19  # of a version, as it is sent
 
 
 class Actions:
@@ -39,7 +40,7 @@ class Actions:
 
     def evaluate(self, document: dict[str, Any]) -> dict[str, Any]:
         report = evaluate_changed(
-            self._parts.lake, self._parts.stage_log, everything=bool(document.get("everything"))
+            self._parts.lake, self._parts.stage_log, everything=flag(document, "everything")
         )
         return {
             "sessions": report.sessions,
@@ -86,7 +87,7 @@ class Actions:
             raise NotFound(
                 f"A policy has no verb {verb!r}.", fix=f"One of {', '.join(self._policy_verbs)}."
             )
-        return act(version, document)
+        return act(known_number(version), document)
 
     def steer_rollout(self, rollout_id: str, verb: str, document: dict[str, Any]) -> dict[str, Any]:
         rollout_stage.steer(self._parts, rollout_id, verb, _person(document), _reason(document))
@@ -159,6 +160,14 @@ def _person(document: Mapping[str, Any]) -> Actor:
     return Actor(ActorKind.PERSON, name.strip())
 
 
+def flag(document: Mapping[str, Any], name: str) -> bool:
+    """A switch of the document, off where it is missing. Raises :class:`BadInput`."""
+    value = document.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise BadInput(f"{name} must be true or false, not {value!r}.")
+    return bool(value)
+
+
 def _reason(document: Mapping[str, Any]) -> str:
     reason = document.get("reason")
     if not isinstance(reason, str) or not reason.strip():
@@ -172,7 +181,8 @@ def _arms(document: object) -> dict[int, float]:
     arms: dict[int, float] = {}
     for name, share in document.items():
         number = isinstance(share, int | float) and not isinstance(share, bool)
-        if not str(name).isdigit() or not number or not 1 / BUCKETS <= share <= 1:
+        version = str(name).isascii() and str(name).isdecimal() and len(str(name)) < MAX_DIGITS
+        if not version or not number or not 1 / BUCKETS <= share <= 1:
             raise BadInput(f"arms: {name!r}: {share!r} is no version with a share of sessions.")
-        arms[int(name)] = round(float(share), SHARE_DIGITS)
+        arms[known_number(int(name))] = round(float(share), SHARE_DIGITS)
     return arms

@@ -7,7 +7,7 @@ application assembled here. So every command prints what the API answers, either
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,11 +34,20 @@ IN_PROCESS_HOST = "turnwise"  # the name that an application in this process is 
 class ApiClient:
     """Speaks the API and raises the error that the envelope names."""
 
-    def __init__(self, base_url: str, *, token: str = "", app: ASGIApp | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str = "",
+        app: ASGIApp | None = None,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_close = on_close
         self._runner = asyncio.Runner()
         self._client = httpx.AsyncClient(
             base_url=base_url,
-            transport=httpx.ASGITransport(app) if app is not None else None,
+            # What the application answers to a fault of its own is an answer, too.
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False) if app else None,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=TIMEOUT_SECONDS,
         )
@@ -79,6 +88,7 @@ class ApiClient:
     def close(self) -> None:
         self._runner.run(self._client.aclose())
         self._runner.close()
+        self._on_close()
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from collectors.attribution import Attribution
 from collectors.drainer import Drainer
-from collectors.journal import Journal, JournalLimits
+from collectors.journal import Journal, JournalLimits, has_records
 from loop.control.stage_progress import StageLog
 from loop.control.store import open_control_store
 from loop.domain.errors import Conflict
@@ -24,6 +24,8 @@ from routing_policies.publication import PublicationSource
 from routing_policies.rollout import RolloutController
 from routing_policies.signing import open_signers
 from routing_policies.version_store import VersionStore
+
+CATCH_UP_PAUSE_SECONDS = 0.05
 
 
 class Parts:
@@ -91,19 +93,23 @@ class Parts:
     def runs(self) -> RunRecords:
         return RunRecords(self.engine)
 
-    def catch_up(self, wait_seconds: float = 10.0) -> None:
-        """Brings what is in the journal into the lake, or waits for the process that does so.
+    def catch_up(self, wait_seconds: float = 10.0) -> bool:
+        """Brings what is in the journal into the lake, or waits for the process that does so;
+        whether all of it is there. Afterwards any process may drain.
 
         Raises :class:`Unavailable` when the lake can't be written.
         """
-        if not self.journal_dir.exists():
-            return
         deadline = time.monotonic() + wait_seconds
-        while not self.drainer.is_drained() and time.monotonic() < deadline:
+        while has_records(self.journal_dir):
+            if time.monotonic() > deadline:
+                return False
             try:
                 self.drainer.drain_once()
+                self.drainer.close()
             except Conflict:
-                time.sleep(0.1)
+                pass
+            time.sleep(CATCH_UP_PAUSE_SECONDS)
+        return True
 
     def close(self) -> None:
         """Ends the journal after what it was given is on disk, and lets go of the database."""

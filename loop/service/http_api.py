@@ -24,14 +24,18 @@ from loop.domain.errors import BadInput, Refused, TurnwiseError
 from loop.service.actions import Actions
 from loop.service.api_client import IN_PROCESS_HOST
 from loop.service.assemble import Parts
-from loop.service.http_errors import answer_http_exception, answer_turnwise_error
+from loop.service.http_errors import answer_fault, answer_http_exception, answer_turnwise_error
 from loop.service.readings import Readings
 from loop.service.settings import is_loopback
 from loop.service.web import web_routes
+from loop.service.web.actions import check_same_origin
 from routing_policies.gateway_routes import gateway_routes
 
+SAFE_METHODS = frozenset({"GET", "HEAD"})
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 MAX_DOCUMENT_BYTES = 1024 * 1024
+DEFAULT_ROWS = 50
+MAX_DIGITS = 19  # what fits into 64 bits
 Answer = Callable[[Request, dict[str, Any]], dict[str, Any]]
 
 
@@ -49,6 +53,7 @@ def api_app(parts: Parts) -> Starlette:
         exception_handlers={
             TurnwiseError: answer_turnwise_error,
             HTTPException: answer_http_exception,
+            Exception: answer_fault,
         },
     )
 
@@ -57,7 +62,8 @@ class RequireToken:
     """Refuses with 401 what does not carry the installation's token, where one is set.
 
     Without a token only this machine may call, and by its own name: a page of another site whose
-    name was pointed at this address (DNS rebinding) is refused with 403.
+    name was pointed at this address (DNS rebinding) is refused with 403, and so is a POST that
+    another site's page sends here.
     """
 
     def __init__(self, app: ASGIApp, authorise: Authorise) -> None:
@@ -69,13 +75,12 @@ class RequireToken:
             headers = dict(scope["headers"])
             given = headers.get(b"authorization", b"").decode("latin-1")
             credential = self._authorise(bearer_token(given))
-            host = headers.get(b"host", b"").decode("latin-1")
-            if credential == "" and not _is_own_name(host):
-                refusal = Refused(
-                    f"This server is not {host!r}.", fix="Call it as localhost or 127.0.0.1."
-                )
-                await JSONResponse({"error": refusal.as_dict()}, 403)(scope, receive, send)
-                return
+            if credential == "":
+                try:
+                    _check_caller(Request(scope))
+                except Refused as refusal:
+                    await JSONResponse({"error": refusal.as_dict()}, 403)(scope, receive, send)
+                    return
             if credential is None:
                 envelope = {
                     "code": "unauthorized",
@@ -89,6 +94,15 @@ class RequireToken:
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _check_caller(request: Request) -> None:
+    """Raises :class:`Refused` for what a page of another site may have caused."""
+    host = request.headers.get("host", "")
+    if not _is_own_name(host):
+        raise Refused(f"This server is not {host!r}.", fix="Call it as localhost or 127.0.0.1.")
+    if request.method not in SAFE_METHODS and request.url.path.startswith("/v1/"):
+        check_same_origin(request)  # the pages' own forms do so themselves
 
 
 def _is_own_name(host: str) -> bool:
@@ -192,7 +206,8 @@ async def _read_document(request: Request) -> dict[str, Any]:
     body = await _read_body(request, MAX_DOCUMENT_BYTES)
     try:
         document = json.loads(body or b"{}")
-    except ValueError as error:
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
         raise BadInput("The body is no JSON.", why=str(error)) from error
     if not isinstance(document, dict):
         raise BadInput("The body must be one JSON object.")
@@ -214,7 +229,8 @@ def _list_options(request: Request) -> dict[str, Any]:
     options: dict[str, Any] = {
         name: query.get(name) for name in ("cursor", "developer", "repository", "model", "org")
     }
-    options["limit"] = _number(query.get("limit"), "limit") or 50
+    limit = _number(query.get("limit"), "limit")
+    options["limit"] = DEFAULT_ROWS if limit is None else limit
     options["sort"] = query.get("sort", "started")
     return options
 
@@ -222,6 +238,6 @@ def _list_options(request: Request) -> dict[str, Any]:
 def _number(text: str | None, name: str) -> int | None:
     if text is None:
         return None
-    if not text.isdigit():
+    if not (text.isascii() and text.isdecimal() and len(text) < MAX_DIGITS):
         raise BadInput(f"{name}={text!r} is no whole number.")
     return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
@@ -18,6 +19,7 @@ from loop.domain.errors import (
     Unavailable,
 )
 
+logger = logging.getLogger("turnwise")
 STATUS_OF: Mapping[type[TurnwiseError], int] = {
     BadInput: 400,
     Refused: 403,
@@ -25,6 +27,12 @@ STATUS_OF: Mapping[type[TurnwiseError], int] = {
     Conflict: 409,
     Corrupt: 500,
     Unavailable: 503,
+}
+INTERNAL = {
+    "code": "internal",
+    "what": "Something went wrong in turnwise itself.",
+    "why": "",
+    "fix": "The server's log has the cause; please report it.",
 }
 _CODE_OF_STATUS = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed"}
 
@@ -39,9 +47,16 @@ def answer_turnwise_error(_request: Request, error: Exception) -> Response:
     return JSONResponse({"error": error.as_dict()}, status, headers)
 
 
-def answer_http_exception(_request: Request, error: Exception) -> Response:
+def answer_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     code = _CODE_OF_STATUS.get(error.status_code, "error")
-    envelope = {"code": code, "what": error.detail, "why": "", "fix": ""}
+    what = f"{request.method} {request.url.path}: {error.detail}."
+    envelope = {"code": code, "what": what, "why": "", "fix": "docs/http-api.md has the routes."}
     return JSONResponse({"error": envelope}, error.status_code, error.headers)
+
+
+def answer_fault(request: Request, error: Exception) -> Response:
+    """The last resort: the cause goes to the log, never to the caller."""
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"error": INTERNAL}, 500)

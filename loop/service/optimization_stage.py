@@ -213,13 +213,22 @@ def _read_options(document: Mapping[str, Any]) -> _Options:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise BadInput(f"{name} must be a number, not {value!r}.")
         if not low <= value <= high:
-            raise BadInput(f"{name} must lie between {low:g} and {high:g}, not at {value:g}.")
+            raise BadInput(f"{name} must lie between {low:g} and {high:g}.")
         return value
 
+    def whole(name: str, default: int, low: int, high: int) -> int:
+        value = number(name, default, low, high)
+        if value != int(value):
+            raise BadInput(f"{name} must be a whole number, not {value!r}.")
+        return int(value)
+
+    propose = document.get("propose", False)
+    if not isinstance(propose, bool):
+        raise BadInput(f"propose must be true or false, not {propose!r}.")
     return _Options(
-        trials=int(number("trials", 200, 1, MAX_TRIALS)),
+        trials=whole("trials", 200, 1, MAX_TRIALS),
         seconds=float(number("seconds", 300.0, 0.1, 86_400)),
-        seed=int(number("seed", 0, 0, 2**31 - 1)),
+        seed=whole("seed", 0, 0, 2**31 - 1),
         margin=float(number("margin", 0.02, 0.0, 1.0)),
-        propose=bool(document.get("propose")),
+        propose=propose,
     )

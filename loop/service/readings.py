@@ -26,6 +26,7 @@ STAGES = {
 }
 LAST_TRANSITIONS = 20
 LATEST = "latest"
+MAX_VERSION = 2**31 - 1
 
 
 class Readings:
@@ -182,7 +183,7 @@ class Readings:
         return {"rows": rows, "next": None}
 
     def show_policy(self, version: int) -> dict[str, Any]:
-        found = self._parts.versions.get(version)
+        found = self._parts.versions.get(known_number(version))
         transitions = self._parts.versions.transitions(version)
         return {
             **policy_readings.version_row(found),
@@ -208,8 +209,8 @@ class Readings:
         return self._parts.rollouts.status(rollout_id).to_document()
 
     def diff_policies(self, before: int, after: int) -> dict[str, Any]:
-        old = self._parts.versions.get(before).policy
-        new = self._parts.versions.get(after).policy
+        old = self._parts.versions.get(known_number(before)).policy
+        new = self._parts.versions.get(known_number(after)).policy
         words = policy_readings.diff_words(old, new)
         return {
             "from": before,
@@ -217,6 +218,13 @@ class Readings:
             "words": words,
             "documents": {"from": old.to_document(), "to": new.to_document()},
         }
+
+
+def known_number(version: int) -> int:
+    """The version, if it can be one. Raises :class:`NotFound` for what fits no column."""
+    if version > MAX_VERSION:
+        raise NotFound("There is no such policy version.", fix="`turnwise policy list` shows all.")
+    return version
 
 
 def run_row(run: OptimizationRun) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -32,8 +35,31 @@ def run_server(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Raises :class:`BadInput` or :class:`Unavailable`."""
     check_exposure(settings)
     parts = assemble(settings)
-    with uvloop_runner() as runner:
+    with only_server(settings.data_dir), uvloop_runner() as runner:
         runner.run(_serve(parts))
+
+
+@contextmanager
+def only_server(data_dir: Path) -> Iterator[None]:
+    """Keeps the data folder to this server; the lock goes with the process, however it ends.
+
+    Raises :class:`Unavailable` while another server has it.
+    """
+    path = data_dir / "serve.lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise Unavailable(
+                f"Another server works on {data_dir}.",
+                why=f"Process {file.read().strip() or 'unknown'} holds {path}.",
+                fix="Stop it first, or give this one a data folder of its own (--data).",
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
 
 def check_exposure(settings: Settings) -> None:

@@ -16,6 +16,7 @@ from loop.lake import Lake
 from loop.service.evaluation_stage import QUALITY
 
 MAX_ROWS = 500
+MAX_OFFSET = 2**53
 SORTS = {
     "started": "started_at_us DESC",
     "cost": "cost_microusd DESC NULLS LAST",
@@ -150,9 +151,9 @@ def _read_cursor(cursor: str | None) -> int:
         return 0
     try:
         offset = json.loads(base64.urlsafe_b64decode(cursor.encode()))["offset"]
-        if not isinstance(offset, int) or offset < 0:
+        if type(offset) is not int or not 0 <= offset <= MAX_OFFSET:
             raise ValueError("no offset")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput("The cursor can't be read.", fix="Begin again without one.") from error
     return offset
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from loop.service.api_client import IN_PROCESS_HOST, ApiClient
+from loop.service.printing import talk
 from loop.service.settings import load_settings
 
 
@@ -43,5 +44,11 @@ def open_client(data: Path | None, api: str | None) -> ApiClient:
     from loop.service.http_api import api_app
 
     parts = assemble(settings)
-    parts.catch_up()
-    return ApiClient(f"http://{IN_PROCESS_HOST}", token=settings.api_token, app=api_app(parts))
+    if not parts.catch_up():
+        talk.print("Not all that was received is in the lake yet; it is still being brought in.")
+    return ApiClient(
+        f"http://{IN_PROCESS_HOST}",
+        token=settings.api_token,
+        app=api_app(parts),
+        on_close=parts.close,
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from loop.domain.errors import BadInput
+from loop.domain.policies import BUCKETS
 from loop.service.api_client import ApiClient
 from loop.service.commands import reads
 from loop.service.printing import Column, print_json, print_lines, print_rows, show, talk
@@ -235,7 +236,7 @@ def _move(verb: str, doc: str) -> click.Command:
         answer = client.post(f"/v1/policies/{version}/{verb}", options)
         if as_json:
             return print_json(answer)
-        print_lines(answer["words"])
+        print_lines(f"Version {version} is now {answer['state'].replace('_', ' ')}.")
         return None
 
     command.__doc__ = doc
@@ -243,12 +244,51 @@ def _move(verb: str, doc: str) -> click.Command:
 
 
 for _verb, _doc in {
+    "submit": "Hand a version that the gate did not fail to review.",
     "approve": "Approve a version under review. Not for its proposer.",
     "reject": "Reject a version under review.",
     "publish": "Start the rollout of an approved version: its first canary stage.",
     "rollback": "Take a version out of service now: the stable one serves all again.",
 }.items():
     policy.add_command(_move(_verb, _doc))
+
+
+@policy.command("explore")
+@click.argument("arms", nargs=-1, required=True, metavar="VERSION=SHARE...")
+@reason_option
+@actor_option
+@reads
+def explore(
+    client: ApiClient, arms: tuple[str, ...], reason: str, actor: str, as_json: bool
+) -> None:
+    """Randomise whole policies over sessions, so that the log can answer for them.
+
+    Each approved VERSION gets its SHARE of sessions (0.3 is 30 %); the active version keeps the
+    rest. JSON: {"serial", "arms": [{name, weight, policy_version}]}, weights in 1/10,000.
+    """
+    shares = dict(_share(arm) for arm in arms)
+    if len(shares) < len(arms):
+        raise BadInput("A version may have one arm only.")
+    answer = client.post("/v1/explorations", {"arms": shares, "reason": reason, "actor": actor})
+    if as_json:
+        return print_json(answer)
+    columns = [
+        Column("name", "arm"),
+        Column("policy_version", "version", "count"),
+        Column("share", "of sessions", "share"),
+    ]
+    rows = [arm | {"share": arm["weight"] / BUCKETS} for arm in answer["arms"]]
+    print_rows(rows, columns, "")
+    talk.print(f"Published as serial {answer['serial']}.")
+    return None
+
+
+def _share(arm: str) -> tuple[str, float]:
+    version, _, share = arm.partition("=")
+    try:
+        return version, float(share)
+    except ValueError as error:
+        raise BadInput(f"{arm!r} is no arm.", fix="Write VERSION=SHARE, as in 3=0.2.") from error
 
 
 @click.group()

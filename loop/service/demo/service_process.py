@@ -26,12 +26,18 @@ _READY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ServiceAddresses:
-    """Where a running service listens: URLs, and ``host:port`` for gRPC."""
+    """Where a running service listens: URLs, and ``host:port`` for gRPC; ``off`` for no edge."""
 
     api: str
     otlp_http: str
     otlp_grpc: str
     edge: str
+
+
+def read_ready_line(line: str) -> ServiceAddresses | None:
+    """The addresses of the line that says that the service accepts; ``None`` for another one."""
+    match = _READY.match(line)
+    return ServiceAddresses(**match.groupdict()) if match else None
 
 
 @contextmanager
@@ -49,16 +55,18 @@ def running_service(
     }
     given |= {"TURNWISE_DATA_DIR": str(data_dir), **environment}
     command = [sys.executable, "-m", "loop.service", "serve"]
-    process = subprocess.Popen(command, env=given, stderr=subprocess.PIPE, text=True)
-    try:
-        yield _wait_until_ready(process, log_path)
-    finally:
-        process.terminate()
+    with subprocess.Popen(command, env=given, stderr=subprocess.PIPE, text=True) as process:
+        log = _Log(process, log_path)
         try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield log.wait_until_ready()
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            log.join()
 
 
 def free_addresses() -> dict[str, str]:
@@ -81,24 +89,35 @@ def free_addresses() -> dict[str, str]:
     return chosen
 
 
-def _wait_until_ready(process: subprocess.Popen[str], log_path: Path) -> ServiceAddresses:
-    found: list[ServiceAddresses] = []
-    ready = threading.Event()
+class _Log:
+    """Follows the service's stderr into a file and notices the line that says it is ready."""
 
-    def follow() -> None:
-        assert process.stderr is not None
-        with log_path.open("a") as log:
-            for line in process.stderr:
+    def __init__(self, process: subprocess.Popen[str], path: Path) -> None:
+        self._process = process
+        self._path = path
+        self._found: ServiceAddresses | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def wait_until_ready(self) -> ServiceAddresses:
+        """Raises :class:`Unavailable` when the service ends or takes too long."""
+        self._ready.wait(READY_SECONDS)
+        if self._found is None:
+            raise Unavailable("The service did not get ready.", fix=f"See {self._path}.")
+        return self._found
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _follow(self) -> None:
+        assert self._process.stderr is not None
+        with self._path.open("a") as log:
+            for line in self._process.stderr:
                 log.write(line)
                 log.flush()
-                match = _READY.match(line)
-                if match:
-                    found.append(ServiceAddresses(**match.groupdict()))
-                    ready.set()
-        ready.set()
-
-    threading.Thread(target=follow, daemon=True).start()
-    ready.wait(READY_SECONDS)
-    if not found:
-        raise Unavailable("The service did not get ready.", fix=f"See {log_path}.")
-    return found[0]
+                found = read_ready_line(line)
+                if found is not None:
+                    self._found = found
+                    self._ready.set()
+        self._ready.set()
