@@ -11,7 +11,6 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,11 +19,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collectors.decision_intake import accept_decisions
 from loop.access.tokens import Authorise, bearer_token, token_check
-from loop.domain.errors import BadInput, Refused, TurnwiseError
+from loop.domain.errors import BadInput, Refused
 from loop.service.actions import Actions
 from loop.service.api_client import IN_PROCESS_HOST
 from loop.service.assemble import Parts
-from loop.service.http_errors import answer_fault, answer_http_exception, answer_turnwise_error
+from loop.service.http_errors import ERROR_HANDLERS
 from loop.service.readings import Readings
 from loop.service.settings import is_loopback
 from loop.service.web import web_routes
@@ -50,11 +49,7 @@ def api_app(parts: Parts) -> Starlette:
             *web_routes(readings, actions.act),
         ],
         middleware=[Middleware(RequireToken, authorise=token_check(parts.settings.api_token))],
-        exception_handlers={
-            TurnwiseError: answer_turnwise_error,
-            HTTPException: answer_http_exception,
-            Exception: answer_fault,
-        },
+        exception_handlers=ERROR_HANDLERS,
     )
 
 

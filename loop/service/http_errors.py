@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -56,7 +57,28 @@ def answer_http_exception(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": envelope}, error.status_code, error.headers)
 
 
+def answer_database_error(request: Request, error: Exception) -> Response:
+    """The database went away between two calls; the stores that look for it say so themselves."""
+    if not isinstance(error, OperationalError):
+        raise error
+    away = Unavailable(
+        "The control database does not answer.",
+        why=str(error.orig),
+        fix="Check TURNWISE_DATABASE_URL and that the server runs.",
+    )
+    return answer_turnwise_error(request, away)
+
+
 def answer_fault(request: Request, error: Exception) -> Response:
     """The last resort: the cause goes to the log, never to the caller."""
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return JSONResponse({"error": INTERNAL}, 500)
+
+
+ERROR_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
+    TurnwiseError: answer_turnwise_error,
+    HTTPException: answer_http_exception,
+    OperationalError: answer_database_error,
+    Exception: answer_fault,
+}
+"""What an application of Starlette's takes as its ``exception_handlers``."""
