@@ -33,9 +33,21 @@ _POLICY_COLUMNS = (
 
 
 @click.command()
-@click.option("--trials", type=click.IntRange(1, 100_000), default=200, show_default=True)
+@click.option(
+    "--trials",
+    type=click.IntRange(1, 100_000),
+    default=200,
+    show_default=True,
+    help="Policies to try.",
+)
 @click.option("--seconds", type=float, help="Stop after so many seconds.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="The same seed and data give the same trials.",
+)
 @click.option(
     "--margin",
     type=float,
