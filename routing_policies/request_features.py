@@ -36,9 +36,13 @@ _OLD_SESSION_ID = re.compile(r"_session_([0-9a-fA-F-]{36})$")
 
 
 class _Part(NamedTuple):
-    """One stretch of the input, in the order in which the provider caches it."""
+    """One stretch of the input, in the order in which the provider caches it.
 
-    tokens: float
+    Whole numbers, so that a sum over the parts comes out the same in every gateway language.
+    """
+
+    characters: int
+    images: int
     message: int  # index among the messages, -1 for tools and system
     is_breakpoint: bool
 
@@ -48,7 +52,7 @@ def read_features(
 ) -> RouteRequest:
     """The routing features of one request. ``headers`` has lower-case names."""
     messages = [message for message in _items(body.get("messages")) if isinstance(message, dict)]
-    parts = _parts(body, messages, estimator)
+    parts = _parts(body, messages)
     last_assistant = _last_index(messages, "assistant")
     turn = [message for message in messages[last_assistant + 1 :] if message.get("role") == "user"]
     in_tool_loop = any(_has_tool_result(message) for message in turn)
@@ -63,10 +67,11 @@ def read_features(
         repository=headers.get("x-tw-repo", ""),
         effort=_effort(body),
         turn_index=sum(message.get("role") == "assistant" for message in messages),
-        total_input_tokens=_whole(part.tokens for part in parts),
-        uncached_input_tokens=_whole(part.tokens for part in _after_last_breakpoint(parts)),
-        new_tokens=_whole(
-            part.tokens for part in parts if last_assistant < 0 or part.message > last_assistant
+        total_input_tokens=_tokens(parts, estimator),
+        uncached_input_tokens=_tokens(_after_last_breakpoint(parts), estimator),
+        new_tokens=_tokens(
+            [part for part in parts if last_assistant < 0 or part.message > last_assistant],
+            estimator,
         ),
         prompt_tokens=int(len(human_prompt(messages)) / estimator.chars_per_token),
         starts_user_turn=bool(turn) and not in_tool_loop,
@@ -113,43 +118,49 @@ def human_prompt(messages: Iterable[Any]) -> str:
     return prompt
 
 
-def _parts(
-    body: Mapping[str, Any], messages: list[dict[str, Any]], estimator: Estimator
-) -> list[_Part]:
+def _parts(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> list[_Part]:
     parts = [
-        _Part(_tokens_of_json(tool, estimator), -1, _is_breakpoint(tool))
-        for tool in _items(body.get("tools"))
+        _Part(_json_length(tool), 0, -1, _is_breakpoint(tool)) for tool in _items(body.get("tools"))
     ]
-    parts += [_part(item, -1, estimator) for item in _blocks(body.get("system"))]
+    parts += [_part(item, -1) for item in _blocks(body.get("system"))]
     for index, message in enumerate(messages):
-        parts += [_part(item, index, estimator) for item in _blocks(message.get("content"))]
+        parts += [_part(item, index) for item in _blocks(message.get("content"))]
     return parts
 
 
-def _part(block: Any, message: int, estimator: Estimator) -> _Part:
-    return _Part(_tokens_of_block(block, estimator), message, _is_breakpoint(block))
+def _part(block: Any, message: int) -> _Part:
+    characters, images = _size(block)
+    return _Part(characters, images, message, _is_breakpoint(block))
 
 
-def _tokens_of_block(block: Any, estimator: Estimator) -> float:
+def _size(block: Any) -> tuple[int, int]:
+    """Characters and images of one content block."""
     if not isinstance(block, dict):
-        return 0.0
+        return 0, 0
     kind = block.get("type")
     if kind == "image":
-        return estimator.image_tokens
+        return 0, 1
     if kind == "tool_result":
-        return sum(_tokens_of_block(item, estimator) for item in _blocks(block.get("content")))
+        inner = [_size(item) for item in _blocks(block.get("content"))]
+        return sum(size[0] for size in inner), sum(size[1] for size in inner)
     if kind == "tool_use":
-        return len(str(block.get("name"))) / estimator.chars_per_token + _tokens_of_json(
-            block.get("input"), estimator
-        )
+        return len(str(block.get("name"))) + _json_length(block.get("input")), 0
     text = block.get("text") or block.get("thinking")
     if isinstance(text, str):
-        return len(text) / estimator.chars_per_token
-    return _tokens_of_json(block, estimator)
+        return len(text), 0
+    return _json_length(block), 0
 
 
-def _tokens_of_json(value: Any, estimator: Estimator) -> float:
-    return len(json.dumps(value, ensure_ascii=False)) / estimator.chars_per_token
+def _json_length(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False))
+
+
+def _tokens(parts: Iterable[_Part], estimator: Estimator) -> int:
+    characters = images = 0
+    for part in parts:
+        characters += part.characters
+        images += part.images
+    return math.ceil(characters / estimator.chars_per_token + images * estimator.image_tokens)
 
 
 def _after_last_breakpoint(parts: list[_Part]) -> list[_Part]:
@@ -210,7 +221,3 @@ def _text(block: Any) -> str:
 def _clean(text: str) -> str:
     """Without lone surrogates, which JSON can escape but UTF-8 can't write."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _whole(tokens: Iterable[float]) -> int:
-    return math.ceil(sum(tokens))
