@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from loop.domain.turns import Event
 from loop.lake.delta_log import DeltaLog
@@ -40,7 +42,10 @@ class EventTable:
             done = self._log.transaction_number(journal)
             if done is not None and done >= position:
                 return
-            rows = [_to_row(event) for event in events]
+            # The events of one body share one resource: it is written out once.
+            resources = {id(event.resource): event.resource for event in events}
+            written = {key: write_json(resource) for key, resource in resources.items()}
+            rows = [_to_row(event, written[id(event.resource)]) for event in events]
             self._log.append(to_arrow(EVENTS, rows), transaction=(journal, position), empty=True)
 
     def of_sessions(self, session_ids: Collection[str]) -> dict[str, list[Event]]:
@@ -72,10 +77,10 @@ def _arrival(row: dict[str, Any]) -> tuple[int, str]:
     return row["received_at_us"], row["credential"]
 
 
-def _to_row(event: Event) -> dict[str, Any]:
+def _to_row(event: Event, resource: str) -> dict[str, Any]:
     row = plain(event, _FIELDS)
     row["attributes"] = write_json(event.attributes)
-    row["resource"] = write_json(event.resource)
+    row["resource"] = resource
     return row
 
 
@@ -88,13 +93,25 @@ def _to_event(row: dict[str, Any]) -> Event:
 
 
 def write_json(document: object) -> str:
-    """JSON text; bytes become base64 text, as in OTLP's own JSON form."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), default=_write_other)
+    """JSON text with sorted keys; bytes become base64 text, as in OTLP's own JSON form.
+
+    What JSON has no word for (NaN, the infinities) becomes null.
+    """
+    try:
+        return orjson.dumps(document, default=_write_other, option=_OPTIONS).decode()
+    except orjson.JSONEncodeError:
+        # An integer beyond 64 bits or half a surrogate pair: rare, and kept as it is.
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), default=_write_other)
+
+
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
 
 
 def _write_other(value: object) -> object:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, tuple | set | frozenset):
+    if isinstance(value, set | frozenset):
         return list(value)
-    return dict(value)  # type: ignore[call-overload]
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
