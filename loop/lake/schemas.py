@@ -47,6 +47,9 @@ RULE_REACH = pa.struct(
         ("turns", INT64),
         ("turn_share", FLOAT64),
         ("cost_share", FLOAT64),
+        ("routed_turn_share", FLOAT64),
+        ("routed_cost_share", FLOAT64),
+        ("marginal_cost_microusd", INT64),
     ]
 )
 INTERVAL = pa.struct([("estimate", FLOAT64), ("low", FLOAT64), ("high", FLOAT64)])
@@ -299,11 +302,16 @@ ESTIMATES = TableSchema(
         Column("sessions", INT64, "Sessions replayed."),
         Column("turns", INT64, "Turns replayed."),
         Column("logged_cost_microusd", INT64, "Cost as billed."),
-        Column("incumbent_cost_microusd", INT64, "Cost of the logged routes, replayed."),
+        Column("incumbent_cost_microusd", INT64, "Cost of the policy in force, replayed."),
         Column("candidate_cost_microusd", INT64, "Cost of the candidate's routes, replayed."),
         Column("naive_cost_microusd", INT64, "Logged tokens at the candidate's prices."),
         Column("rerouted_turns", INT64, "Turns that the candidate serves otherwise."),
         Column("unpriced_turns", INT64, "Turns left out for want of a price."),
+        Column(
+            "modelled_cost_microusd",
+            INT64,
+            "Cost of the logged routes by the cache model; null when not computed.",
+        ),
         Column("reach", pa.list_(RULE_REACH), "What each rule matches."),
         Column("quality_value", INTERVAL, "Mean session quality; null when not answerable."),
         Column("quality_difference", INTERVAL, "Its difference to the incumbent, or null."),

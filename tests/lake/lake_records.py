@@ -119,8 +119,12 @@ def estimate(digest: str = "sha256:01", *, answerable: bool = True) -> PolicyEst
     interval = Interval(0.7, 0.6, 0.8) if answerable else None
     refusals = () if answerable else ("no randomised sessions",)
     quality = QualityEstimate(interval, interval, 0.7, 40, 22.5, 0.98, refusals)
-    reach = (RuleReach("small", "new_tokens", 12, 0.4, 0.2),)
-    return PolicyEstimate(digest, 40, 400, 10, 11, 8, 7, 12, reach, quality, 1)
+    reach = (
+        RuleReach("small", "new_tokens", 12, 0.4, 0.2, 0.3, 0.1, -5),
+        RuleReach("small", "total_input_tokens", 1, 0.1, 0.0),
+    )
+    modelled = 9 if answerable else None
+    return PolicyEstimate(digest, 40, 400, 10, 11, 8, 7, 12, reach, quality, 1, modelled)
 
 
 sessions = st.sampled_from(["s1", "s2", "s3"])
