@@ -137,6 +137,27 @@ def line_event(
     )
 
 
+def agent_line(line: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The line of a subagent that a line of type ``progress`` of its parent wraps.
+
+    Clients that ran agents in the foreground wrote their messages there, the only place where
+    these requests are told of. ``None`` for any other line.
+    """
+    data = _mapping(line.get("data"))
+    wrapped = _mapping(data.get("message"))
+    if line.get("type") != "progress" or data.get("type") != "agent_progress":
+        return None
+    if wrapped.get("type") not in LINE_TYPES or not isinstance(wrapped.get("message"), Mapping):
+        return None
+    around = {name: line[name] for name in ("sessionId", "version", "timestamp") if name in line}
+    return {
+        **around,
+        **wrapped,
+        "isSidechain": True,
+        "agentId": text(data, "agentId") or text(line, "parentToolUseID") or SIDECHAIN,
+    }
+
+
 def _without_images(value: Any) -> Any:
     """Content blocks without what is encoded in them (images, documents)."""
     if isinstance(value, list):

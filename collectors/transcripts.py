@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from collectors.journal import Journal
-from collectors.transcript_lines import LINE_TYPES
+from collectors.transcript_lines import LINE_TYPES, agent_line
 from loop.domain.errors import NotFound
 
 _BATCH_LINES = 500
@@ -168,6 +168,7 @@ def _read_line(
     if problem:
         report.problems.append(LineProblem(str(path), number, problem))
         return None
+    line = agent_line(line) or line
     if line.get("type") not in LINE_TYPES:
         report.ignored += 1
         return None

@@ -159,3 +159,51 @@ def test_api_errors_are_error_turns_and_synthetic_lines_are_none(tmp_path: Path)
 def test_a_path_that_names_nothing_is_an_error(tmp_path: Path) -> None:
     with pipeline(tmp_path) as parts, pytest.raises(NotFound):
         import_transcripts([tmp_path / "nowhere"], parts.journal)
+
+
+def test_requests_of_a_foreground_agent_inside_its_parents_progress_lines_count(
+    tmp_path: Path,
+) -> None:
+    def wrapped(number: int, kind: str, message: dict[str, object], **more: object) -> str:
+        inner = {"type": kind, "uuid": f"u{number}", "message": message, **more}
+        return json.dumps(
+            {
+                "type": "progress",
+                "uuid": f"outer{number}",
+                "sessionId": "s",
+                "isSidechain": False,
+                "timestamp": f"2026-02-01T10:00:0{number}Z",
+                "version": "2.1.44",
+                "parentToolUseID": "toolu_agent",
+                "data": {"type": "agent_progress", "agentId": "a2ff", "message": inner},
+            }
+        )
+
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {"file_path": "/x"}}
+    answer = {
+        "id": "msg_1",
+        "model": "claude-haiku-4-5",
+        "content": [call],
+        "usage": {"input_tokens": 3, "output_tokens": 9},
+    }
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "gone", "is_error": True}
+    lines = [
+        wrapped(1, "user", {"role": "user", "content": "Look around."}),
+        wrapped(2, "assistant", answer, requestId="req_1"),
+        wrapped(3, "user", {"role": "user", "content": [result]}),
+        json.dumps({"type": "progress", "data": {"type": "hook_progress", "command": "x"}}),
+        json.dumps({"type": "progress", "data": {"type": "agent_progress", "message": "?"}}),
+    ]
+    path = tmp_path / "s.jsonl"
+    path.write_text("\n".join(lines))
+    with pipeline(tmp_path) as parts:
+        report = import_transcripts([path], parts.journal)
+        parts.drainer.drain_once()
+        (turn,) = parts.lake.turns_of(["s"])
+        (trace,) = parts.lake.load_traces(["s"])
+    assert (report.imported, report.ignored, report.problems) == (3, 2, [])
+    assert (turn.turn_id, turn.agent_id, turn.request_class) == ("req_1", "a2ff", "subagent")
+    assert (turn.usage.input_tokens, turn.usage.output_tokens) == (3, 9)
+    assert [(call.name, call.success) for call in turn.tool_calls] == [("Read", False)]
+    assert turn.client_version == "2.1.44"
+    assert not [prompt for prompt in trace.prompts if prompt.from_human]
