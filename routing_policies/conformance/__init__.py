@@ -1,0 +1,1 @@
+"""What every implementation of the gateway side must agree on, in whichever language it is."""
