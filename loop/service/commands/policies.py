@@ -103,7 +103,11 @@ def list_runs(client: ApiClient, as_json: bool) -> None:
 @click.argument("run_id")
 @reads
 def show_run(client: ApiClient, run_id: str, as_json: bool) -> None:
-    """One run: what was searched, what was found, and how it does on untouched sessions."""
+    """One run: what was searched, what was found, and how it does on untouched sessions.
+
+    JSON: {run_id, state, started_at_us, finished_at_us, outcome, trials_done, seed,
+    table_versions, incumbent, found, found_words, selection, test, trials, proposed_version}.
+    """
     answer = client.get(f"/v1/runs/{run_id}")
     if as_json:
         return print_json(answer)
@@ -167,7 +171,11 @@ def list_policies(client: ApiClient, as_json: bool) -> None:
 @click.argument("version", type=int)
 @reads
 def show_policy(client: ApiClient, version: int, as_json: bool) -> None:
-    """One version: the document, each rule's reach, the gate's checks and every transition."""
+    """One version: the document, each rule's reach, the gate's checks and every transition.
+
+    JSON: {version, name, digest, state, proposer, created_at_us, run_id, parent_version,
+    review_cycle, measure, unit, words, document, transitions, gate, reach}.
+    """
     answer = client.get(f"/v1/policies/{version}")
     if as_json:
         return print_json(answer)
@@ -197,7 +205,7 @@ def show_policy(client: ApiClient, version: int, as_json: bool) -> None:
 @click.argument("after", type=int)
 @reads
 def diff_policies(client: ApiClient, before: int, after: int, as_json: bool) -> None:
-    """What changes between two versions, in words. JSON: {"from", "to", "words", "changes"}."""
+    """What changes between two versions, in words. JSON: {from, to, words, documents}."""
     answer = client.get(f"/v1/policies/{before}...{after}")
     if as_json:
         return print_json(answer)
@@ -210,7 +218,10 @@ def diff_policies(client: ApiClient, before: int, after: int, as_json: bool) -> 
 @actor_option
 @reads
 def propose_policy(client: ApiClient, file: Path, actor: str, as_json: bool) -> None:
-    """Propose the policy document in FILE as a new version."""
+    """Propose the policy document in FILE as a new version.
+
+    JSON: the version, as `policy show`.
+    """
     try:
         document = json.loads(file.read_text())
     except ValueError as error:
@@ -228,7 +239,8 @@ def propose_policy(client: ApiClient, file: Path, actor: str, as_json: bool) -> 
 def gate_policy(client: ApiClient, version: int, as_json: bool) -> None:
     """Judge a proposed version against the written limits.
 
-    Exits with 0 when it passed, 1 when it failed, 5 when inconclusive, 4 on an error.
+    Exits with 0 when it passed, 1 when it failed, 5 when inconclusive, 4 on an error. JSON:
+    {policy_digest, verdict, checks, lines}, a check {name, value, limit, verdict, reason}.
     """
     answer = client.post(f"/v1/policies/{version}/gate")
     if as_json:
@@ -251,7 +263,7 @@ def _move(verb: str, doc: str) -> click.Command:
         print_lines(f"Version {version} is now {answer['state'].replace('_', ' ')}.")
         return None
 
-    command.__doc__ = doc
+    command.__doc__ = f"{doc}\n\nJSON: the version, as `policy show`."
     return click.command(verb)(command)
 
 
@@ -312,7 +324,12 @@ def rollout() -> None:
 @click.argument("rollout_id", required=False)
 @reads
 def rollout_status(client: ApiClient, rollout_id: str | None, as_json: bool) -> None:
-    """One rollout (the newest if none is named): stage, numbers and the verdict in a sentence."""
+    """One rollout (the newest if none is named): stage, numbers and the verdict in a sentence.
+
+    JSON: {rollout_id, channel, version, stable_version, state, finished, stage, canary_weights,
+    sentence, step, plan, started_by, started_at_us, stage_started_at_us, ended_at_us, end_reason,
+    completed_at_us, looked_at_us, gateways, report, log, rollback_complete}.
+    """
     answer = client.get(f"/v1/rollouts/{rollout_id or 'latest'}")
     if as_json:
         return print_json(answer)
@@ -342,7 +359,10 @@ def list_rollouts(client: ApiClient, as_json: bool) -> None:
 @click.option("--every", type=float, default=2.0, show_default=True, help="Seconds between looks.")
 @reads
 def watch_rollout(client: ApiClient, rollout_id: str | None, every: float, as_json: bool) -> None:
-    """Follow a rollout until it ends: a line for each change, with --json one object a line."""
+    """Follow a rollout until it ends: a line for each change.
+
+    JSON: one object a line, each as `rollout status`.
+    """
     shown = ""
     while True:
         answer = client.get(f"/v1/rollouts/{rollout_id or 'latest'}")
@@ -368,7 +388,7 @@ def _steer(verb: str, doc: str) -> click.Command:
         _print_rollout(answer)
         return None
 
-    command.__doc__ = doc
+    command.__doc__ = f"{doc}\n\nJSON: the rollout, as `rollout status`."
     return click.command(verb)(command)
 
 
