@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,20 @@ from sqlalchemy import text
 import loop.service.assemble  # noqa: F401 - defines every table
 from loop.control.store import head_revision, metadata, open_control_store
 from loop.domain.errors import BadInput, Unavailable
+from tests.servers.postgres_server import postgres_server
 
 
-def test_the_migrations_make_the_tables_that_the_code_defines(tmp_path: Path) -> None:
-    engine = open_control_store(f"sqlite:///{tmp_path / 'control.db'}")
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'control.db'}"
+        return
+    with postgres_server() as url:
+        yield url
+
+
+def test_the_migrations_make_the_tables_that_the_code_defines(database_url: str) -> None:
+    engine = open_control_store(database_url)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
@@ -21,14 +32,13 @@ def test_the_migrations_make_the_tables_that_the_code_defines(tmp_path: Path) ->
     assert revision == head_revision()
 
 
-def test_opening_again_keeps_what_is_there(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'control.db'}"
-    engine = open_control_store(url)
+def test_opening_again_keeps_what_is_there(database_url: str) -> None:
+    engine = open_control_store(database_url)
     insert = "INSERT INTO stage_progress VALUES ('collect', 1, 2, 3, 'note')"
     with engine.begin() as connection:
         connection.execute(text(insert))
     engine.dispose()
-    engine = open_control_store(url)
+    engine = open_control_store(database_url)
     with engine.begin() as connection:
         assert connection.scalar(text("SELECT note FROM stage_progress")) == "note"
     engine.dispose()

@@ -18,7 +18,7 @@ from loop.domain.lifecycle import State
 from routing_policies.rollout import CONTROLLER, RolloutController
 from routing_policies.rollout_records import SessionOutcome
 from routing_policies.rollout_rows import RolloutRows
-from tests.fakes.postgres_server import postgres_server
+from tests.servers.postgres_server import postgres_server
 from tests.fakes.rollout_world import ANN, BOB, PLAN, RolloutWorld, scratch_engine, shifted
 
 

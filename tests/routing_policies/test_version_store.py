@@ -21,7 +21,7 @@ from routing_policies.transitions import Move
 from routing_policies.version_store import VersionStore
 from tests.contracts.version_store import VersionStoreContract
 from tests.fakes.policy_service import ANNA, size_policy
-from tests.fakes.postgres_server import postgres_server
+from tests.servers.postgres_server import postgres_server
 
 
 class TestSqlite(VersionStoreContract):

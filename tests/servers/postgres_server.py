@@ -21,10 +21,10 @@ def _binaries() -> Path | None:
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
-    """Yields the SQLAlchemy URL of an empty database. Skips where no server is installed."""
+    """Yields the SQLAlchemy URL of an empty database. Fails where no server is installed."""
     binaries = _binaries()
     if binaries is None:
-        pytest.skip("needs Debian's postgresql (make test installs it where permitted)")
+        pytest.fail("Debian's postgresql is missing; `make test` installs it where permitted.")
     folder = Path(tempfile.mkdtemp(prefix="turnwise-pg-"))
     account: dict[str, object] = {}
     if os.geteuid() == 0:  # the server refuses to run as root
