@@ -66,9 +66,25 @@ def policy(
     }
 
 
+# Whether 9, 10 and 11 are each ``op`` 10.
+_COMPARISONS: dict[str, tuple[bool, bool, bool]] = {
+    "<": (True, False, False),
+    "<=": (True, True, False),
+    ">": (False, False, True),
+    ">=": (False, True, True),
+    "==": (False, True, False),
+    "!=": (True, False, True),
+}
 SHORT = _rule("short", HAIKU, ("input_tokens", "<", 10_000))
 POLICIES: dict[str, Case] = {
     "no rules": policy(),
+    "only what is needed": {
+        "schema": "turnwise.policy/1",
+        "name": "bare",
+        "measure": "new_tokens",
+        "unit": "request",
+        "rules": [{"id": "all", "set": {}}],
+    },
     "short": policy(SHORT, default=OPUS),
     "short by session": policy(SHORT, default=OPUS, unit="session"),
     "short by agent": policy(SHORT, default=OPUS, unit="agent"),
@@ -95,6 +111,9 @@ POLICIES: dict[str, Case] = {
         _rule("both", HAIKU, ("input_tokens", ">", 100), ("total_input_tokens", "==", 7_000)),
         measure="new_tokens",
     ),
+    **{f"{op} 10": policy(_rule("yes", HAIKU, ("turn_index", op, 10))) for op in _COMPARISONS},
+    "== text": policy(_rule("yes", HAIKU, ("repository", "==", "shop"))),
+    "!= text": policy(_rule("yes", HAIKU, ("repository", "!=", "shop"))),
 }
 
 
@@ -201,6 +220,35 @@ DECISIONS: list[Case] = [
             ("org in", "acme/ads/eu", _ASKED),
         )
     ),
+    _decision(
+        "a rule that sets nothing",
+        "only what is needed",
+        Route(OPUS, "all", as_requested=True),
+        key=_ALONE,
+    ),
+    _decision(
+        "the lock holds where nothing is said",
+        "only what is needed",
+        Route(HAIKU, "kept"),
+        Route(HAIKU, "kept"),
+        key=_ALONE,
+        in_tool_loop=True,
+    ),
+    *(
+        _decision(
+            f"{turn_index} {op} 10",
+            f"{op} 10",
+            Route(HAIKU, "yes") if holds else _ASKED,
+            key=_ALONE,
+            turn_index=turn_index,
+        )
+        for op, row in _COMPARISONS.items()
+        for turn_index, holds in zip((9, 10, 11), row, strict=True)
+    ),
+    _decision("the text", "== text", Route(HAIKU, "yes"), key=_ALONE, repository="shop"),
+    _decision("no prefix of a text", "== text", _ASKED, key=_ALONE, repository="shop/x"),
+    _decision("not the text", "!= text", _ASKED, key=_ALONE, repository="shop"),
+    _decision("another text", "!= text", Route(HAIKU, "yes"), key=_ALONE, repository="Shop"),
     _decision("in a list", "in", Route(HAIKU, "big"), key=_ALONE),
     _decision(
         "not in the list",

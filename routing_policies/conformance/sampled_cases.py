@@ -27,7 +27,7 @@ _TEXTS = (
 )
 _NUMBERS = (0, 1, 3, 9_999, 10_000, 150_000)
 _LIMITS = (*_NUMBERS, -1, 0.5, 9_999.5, 2e9)
-_EFFORTS = ("", "low", "medium", "high", "xhigh", "max")
+_EFFORTS = ("", "low", "medium", "high", "xhigh", "max", "unheard-of")
 _WORDS = ("Fix the test.", "größer als 会話", "x" * 60, 'a "quoted"\n\tline \\ \x01', "", " ")
 _TOOLS = ({"name": "Read", "input_schema": {"type": "object", "properties": {}}}, {"name": "会"})
 

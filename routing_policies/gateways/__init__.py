@@ -1,0 +1,1 @@
+"""What runs inside gateways: a LiteLLM plugin, and decide() in JavaScript and in Lua."""
