@@ -6,36 +6,25 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from collectors.transcripts import import_transcripts
 from loop.domain.errors import Unavailable
 from loop.domain.policy_documents import parse_policy
 from loop.service.api_client import ApiClient
-from loop.service.assemble import assemble
 from loop.service.commands.policies import estimate_lines
-from loop.service.commands.sessions import print_sessions, print_spend
 from loop.service.demo.claims import Claims
-from loop.service.demo.recordings import (
-    read_expected,
-    read_recordings,
-    send_recordings,
-    transcripts,
-)
+from loop.service.demo.policies import everything_to_haiku, small_prompts_to_haiku
+from loop.service.demo.recorded_chapter import RecordedChapter
 from loop.service.demo.service_process import (
     ServiceAddresses,
     free_addresses,
     running_service,
 )
-from loop.service.printing import print_lines, show, talk
-from loop.service.settings import load_settings
+from loop.service.demo.telling import ProgressBar, begin_chapter, wait_until
+from loop.service.printing import print_lines, talk
 from loop.service.simulation import Fleet, FleetParameters, expected_quality, model_api_process
-from optimizers.classic import classic_policy
 
 DAY_US = 24 * 3600 * 1_000_000
 HISTORY_DAYS = 14
@@ -49,7 +38,6 @@ EXPLORED_SHARE = 0.3
 SETTLE_SECONDS = 4.0
 OPERATOR = "demo-operator"
 REVIEWER = "demo-reviewer"
-READ_SECONDS = 30.0
 RULE = {
     "TURNWISE_AUTO_APPROVE_MIN_SAVING_SHARE": "0.05",
     "TURNWISE_AUTO_APPROVE_MAX_QUALITY_LOSS": "0.08",
@@ -83,8 +71,8 @@ def run_demo(*, end: bool, seed: int, data_dir: Path | None) -> int:
         )
         print_lines(f"turnwise is up: pages and API at {addresses.api}", "")
         client = stack.enter_context(ApiClient(addresses.api))
-        demo = Demo(client, addresses, data_dir, seed)
-        demo.real_recordings()
+        demo = Demo(client, addresses, seed)
+        RecordedChapter(client, addresses, data_dir, demo.claims).tell()
         demo.explore()
         demo.optimize()
         demo.promote()
@@ -101,15 +89,11 @@ def run_demo(*, end: bool, seed: int, data_dir: Path | None) -> int:
 
 
 class Demo:
-    """The chapters. Each prints what happened and notes what it claims."""
+    """Chapters 2 to 5. Each prints what happened and notes what it claims."""
 
-    def __init__(
-        self, client: ApiClient, addresses: ServiceAddresses, data_dir: Path, seed: int
-    ) -> None:
+    def __init__(self, client: ApiClient, addresses: ServiceAddresses, seed: int) -> None:
         self.claims = Claims()
         self._client = client
-        self._addresses = addresses
-        self._data_dir = data_dir
         self._parameters = FleetParameters()
         self._fleet = Fleet(self._parameters, addresses.edge, addresses.otlp_http, seed)
         self._seed = seed
@@ -117,114 +101,10 @@ class Demo:
         self._history_from_us = now_us - HISTORY_DAYS * DAY_US
         self._clock_us = self._history_from_us
 
-    # -- chapter 1 -----------------------------------------------------------------------------
-
-    def real_recordings(self) -> None:
-        _chapter("1. Recordings of the real Claude Code client, through the real OTLP ports")
-        recordings = read_recordings()
-        with _progress("Sending") as advance:
-            sent = send_recordings(recordings, self._addresses, advance)
-        print_lines(f"{len(recordings)} bodies ({sent / 1e6:.1f} MB) acknowledged after fsync.")
-        imported = self._import_transcripts()
-        print_lines(f"{imported} transcript lines imported into the same turns.", "")
-        expected = read_expected()
-        self._wait_for_turns(expected)
-        spend = self._client.get("/v1/spend", by="developer,model")
-        print_spend(spend["rows"], "developer,model")
-        self._check_totals(expected)
-        print_lines("")
-        self._client.post("/v1/evaluate", {"everything": True})
-        print_sessions(self._client.get("/v1/sessions", sort="quality")["rows"])
-        self._check_faithfulness(expected)
-        self._show_reach()
-
-    def _import_transcripts(self) -> int:
-        parts = assemble(load_settings({}, data_dir=self._data_dir))
-        report = import_transcripts(list(transcripts()), parts.journal)
-        parts.close()
-        return report.imported
-
-    def _wait_for_turns(self, expected: list[dict[str, Any]]) -> None:
-        wanted = sum(row["api"]["ok"] for row in expected)
-
-        def arrived() -> bool:
-            rows = self._client.get("/v1/spend", by="session")["rows"]
-            return bool(sum(row["turns"] for row in rows) >= wanted)
-
-        _wait_until(arrived, "the recorded turns can be queried")
-
-    def _check_totals(self, expected: list[dict[str, Any]]) -> None:
-        wanted: dict[tuple[str, str], list[int]] = {}
-        for row in expected:
-            for model, tokens in row["api"]["tokens_by_model"].items():
-                total = wanted.setdefault((row["session_id"], model), [0, 0, 0, 0])
-                for place, name in enumerate(("input", "output", "cacheRead", "cacheCreation")):
-                    total[place] += tokens[name]
-        rows = self._client.get("/v1/spend", by="session,model")["rows"]
-        found = {
-            (row["session_id"], row["model"]): [
-                row["input_tokens"],
-                row["output_tokens"],
-                row["cache_read_tokens"],
-                row["cache_creation_5m_tokens"] + row["cache_creation_1h_tokens"],
-            ]
-            for row in rows
-        }
-        wrong = [key for key, total in wanted.items() if found.get(key) != total]
-        self.claims.note(
-            "every recorded session's tokens equal what the model API served",
-            not wrong,
-            f"{len(wanted) - len(wrong)} of {len(wanted)} sessions and models",
-        )
-
-    def _check_faithfulness(self, expected: list[dict[str, Any]]) -> None:
-        ids = {row["name"]: row["session_id"] for row in expected}
-        verdicts = {}
-        for name in ("a04_overload_retry_unfaithful", "a01_read_answer"):
-            scores = self._client.get(f"/v1/sessions/{ids[name]}")["scores"]
-            findings = [
-                finding
-                for score in scores
-                if score["evaluator"] == "faithfulness"
-                for finding in score["findings"]
-                if finding["verdict"] == "contradicted"
-            ]
-            verdicts[name] = findings
-        caught = verdicts["a04_overload_retry_unfaithful"]
-        print_lines("")
-        for finding in caught:
-            print_lines(
-                f'contradicted: "{finding["claim"]}" — {finding["reason"]} '
-                f"[{', '.join(finding['evidence'])}]"
-            )
-        self.claims.note(
-            "the session that claims green tests though they failed is contradicted, with evidence",
-            bool(caught) and all(finding["evidence"] for finding in caught),
-            f"{len(caught)} claims",
-        )
-        self.claims.note(
-            "the session that answers faithfully is not contradicted",
-            not verdicts["a01_read_answer"],
-            "a01_read_answer",
-        )
-
-    def _show_reach(self) -> None:
-        print_lines(
-            "",
-            "The classic rule (under 10K input tokens to claude-haiku-4-5) on these turns matches:",
-        )
-        for row in self._client.get("/v1/reach")["rows"]:
-            if row["rule_id"] == classic_policy().rules[0].rule_id:
-                print_lines(
-                    f"  {show(row['turn_share'], 'share'):>9} of turns, "
-                    f"{show(row['cost_share'], 'share'):>9} of dollars, "
-                    f"when input size means {row['measure']}"
-                )
-
     # -- chapter 2 -----------------------------------------------------------------------------
 
     def explore(self) -> None:
-        _chapter("2. SIMULATED fleet: whole policies at random, so that the log can answer")
+        begin_chapter("2. SIMULATED fleet: whole policies at random, so that the log can answer")
         print_lines(
             "From here on everything is simulated (org path simulated/…, seed "
             f"{self._seed}; docs/simulation.md has every parameter).",
@@ -233,7 +113,7 @@ class Demo:
         arms = {}
         for name, limit in EXPLORED.items():
             version = self._client.post(
-                "/v1/policies", {"policy": _small_prompts_to_haiku(name, limit), "actor": OPERATOR}
+                "/v1/policies", {"policy": small_prompts_to_haiku(name, limit), "actor": OPERATOR}
             )["version"]
             self._client.post(f"/v1/policies/{version}/gate")
             self._review(version, "explore: a bounded share of sessions")
@@ -254,7 +134,7 @@ class Demo:
     # -- chapter 3 -----------------------------------------------------------------------------
 
     def optimize(self) -> None:
-        _chapter("3. Optimize: replay every candidate with its caches, estimate its quality")
+        begin_chapter("3. Optimize: replay every candidate with its caches, estimate its quality")
         run = self._client.post(
             "/v1/runs",
             {
@@ -265,7 +145,7 @@ class Demo:
                 "actor": OPERATOR,
             },
         )
-        with _progress("Trials") as advance:
+        with ProgressBar("Trials") as advance:
             while run["state"] == "running":
                 time.sleep(0.3)
                 run = self._client.get(f"/v1/runs/{run['run_id']}")
@@ -293,7 +173,7 @@ class Demo:
     # -- chapters 4 and 5 ----------------------------------------------------------------------
 
     def promote(self) -> None:
-        _chapter("4. Gate, written approval rule, canary, promotion")
+        begin_chapter("4. Gate, written approval rule, canary, promotion")
         version = self._run["proposed_version"]
         report = self._client.post(f"/v1/policies/{version}/gate")
         print_lines(*report["lines"])
@@ -314,8 +194,8 @@ class Demo:
         self._check_serving(version)
 
     def roll_back(self) -> None:
-        _chapter("5. A bad policy: everything to haiku, which the log can't answer for")
-        document = _everything_to_haiku()
+        begin_chapter("5. A bad policy: everything to haiku, which the log can't answer for")
+        document = everything_to_haiku()
         version = self._client.post("/v1/policies", {"policy": document, "actor": OPERATOR})[
             "version"
         ]
@@ -372,7 +252,7 @@ class Demo:
 
     def _run_fleet(self, sessions: int, *, days: float) -> None:
         start_us, self._clock_us = self._clock_us, self._clock_us + int(days * DAY_US)
-        with _progress("Simulated sessions") as advance:
+        with ProgressBar("Simulated sessions") as advance:
             report = asyncio.run(
                 self._fleet.run_sessions(sessions, start_us, self._clock_us, CONCURRENCY, advance)
             )
@@ -387,69 +267,14 @@ class Demo:
             answer = self._client.post("/v1/evaluate")
             return bool(answer["sessions"] == 0)
 
-        _wait_until(settled, "the simulated sessions are scored")
+        wait_until(settled, "the simulated sessions are scored")
 
     # -- the end -------------------------------------------------------------------------------
 
     def summarise(self, elapsed_seconds: float) -> None:
-        _chapter("What happened")
+        begin_chapter("What happened")
         for move in reversed(self._client.get("/v1/overview")["transitions"]):
             print_lines(
                 f"version {move['version']}: {move['from']} → {move['to']} by {move['actor']}"
             )
         print_lines("", *self.claims.lines(), "", f"{elapsed_seconds:.0f} seconds.")
-
-
-def _small_prompts_to_haiku(name: str, limit: int) -> dict[str, Any]:
-    document = classic_policy("prompt_tokens").to_document()
-    rule = {
-        "id": "small-prompt",
-        "when": [{"field": "input_tokens", "op": "<", "value": limit}],
-        "set": {"model": "claude-haiku-4-5", "effort": ""},
-    }
-    return document | {
-        "name": name,
-        "description": f"SIMULATED: sessions that begin with under {limit} prompt tokens to haiku",
-        "unit": "session",
-        "rules": [rule],
-        "default": {"model": ""},
-    }
-
-
-def _everything_to_haiku() -> dict[str, Any]:
-    document = _small_prompts_to_haiku("everything-to-haiku", 1_000_000)
-    return document | {"description": "SIMULATED: every session to haiku"}
-
-
-def _chapter(title: str) -> None:
-    print_lines("", title, "=" * len(title), "")
-
-
-class _progress:  # noqa: N801 - reads as a verb where it is used
-    """A bar on stderr; plain nothing where stderr is no terminal."""
-
-    def __init__(self, label: str) -> None:
-        self._bar = Progress(
-            TextColumn(label),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=talk,
-            transient=True,
-        )
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        self._bar.start()
-        task = self._bar.add_task("", total=None)
-        return lambda done, total: self._bar.update(task, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-
-def _wait_until(reached: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + READ_SECONDS
-    while not reached():
-        if time.monotonic() > deadline:
-            raise Unavailable(f"Waited {READ_SECONDS:.0f} s in vain until {what}.")
-        time.sleep(0.2)
