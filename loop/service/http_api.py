@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,6 +20,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collectors.decision_intake import accept_decisions
+from collectors.transcripts import import_transcripts
 from loop.access.tokens import Authorise, bearer_token, token_check
 from loop.domain.errors import BadInput, Refused
 from loop.service.actions import Actions
@@ -45,6 +48,7 @@ def api_app(parts: Parts) -> Starlette:
     return Starlette(
         routes=[
             *api_routes(readings, actions),
+            Route("/v1/transcripts", _transcript_intake(parts), methods=["POST"]),
             *gateway_routes(parts.publications, parts.versions, _decision_intake(parts)),
             *web_routes(readings, actions.act),
         ],
@@ -186,6 +190,32 @@ def _decision_intake(parts: Parts) -> Callable[[Request], Any]:
         return JSONResponse({"accepted": accepted})
 
     return intake
+
+
+def _transcript_intake(parts: Parts) -> Callable[[Request], Any]:
+    async def intake(request: Request) -> Response:
+        name = PurePosixPath(request.query_params.get("path", ""))
+        if name.suffix != ".jsonl" or ".." in name.parts:
+            raise BadInput(
+                f"path={str(name)!r} names no session file.",
+                fix="Send the file's path below ~/.claude/projects; it ends in .jsonl.",
+            )
+        body = await _read_body(request, parts.settings.max_inflated_bytes)
+        return JSONResponse(await run_in_threadpool(_import_one, parts, name, body))
+
+    return intake
+
+
+def _import_one(parts: Parts, name: PurePosixPath, body: bytes) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="turnwise-transcript-") as folder:
+        # The last three parts say which session and which of its subagents the lines are of.
+        file = Path(folder, *name.parts[-3:]) if not name.is_absolute() else Path(folder, name.name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(body)
+        report = import_transcripts([file], parts.journal).as_dict()
+    for problem in report["problems"]:
+        problem["path"] = str(name)
+    return report
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
