@@ -7,6 +7,9 @@ from typing import Literal
 
 from loop.domain.errors import BadInput
 
+QUALITY = "quality"
+"""The evaluator's name of the score that combines the others: one number per session."""
+
 FindingVerdict = Literal[
     "supported", "contradicted", "stale", "unverified", "narrow", "not_checkable", "noted"
 ]

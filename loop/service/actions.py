@@ -1,7 +1,7 @@
 """What changes something, for the API and the pages: each names who acts and why.
 
-The stages that need scikit-learn or Optuna are imported where they are used: those take seconds to
-load, and most commands never do.
+The stages that need scikit-learn, Optuna or the evaluators are imported where they are used: those
+take long to load, and most commands never do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from loop.domain.policies import BUCKETS
 from loop.domain.policy_documents import parse_policy
 from loop.service import rollout_stage
 from loop.service.assemble import Parts
-from loop.service.evaluation_stage import evaluate_changed
 from loop.service.readings import Readings, known_number
 from routing_policies import review
 
@@ -39,6 +38,8 @@ class Actions:
         }
 
     def evaluate(self, document: dict[str, Any]) -> dict[str, Any]:
+        from loop.service.evaluation_stage import evaluate_changed
+
         report = evaluate_changed(
             self._parts.lake, self._parts.stage_log, everything=flag(document, "everything")
         )

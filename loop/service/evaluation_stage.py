@@ -10,11 +10,10 @@ from evaluators import default_evaluators
 from evaluators.contract import Evaluator, digest_trace
 from evaluators.session_quality import quality_of
 from loop.control.stage_progress import StageLog
-from loop.domain.scores import Score
+from loop.domain.scores import QUALITY, Score
 from loop.domain.turns import SessionTrace
 from loop.lake import Lake
 
-QUALITY = "quality"
 QUALITY_VERSION = "1"
 SESSIONS_PER_BATCH = 200
 """Bounds the memory of one pass: traces of so many sessions are held at a time."""

@@ -15,8 +15,8 @@ from loop.domain.estimates import PolicyEstimate
 from loop.domain.lifecycle import Actor, ActorKind, State
 from loop.domain.policies import Publication, RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
+from loop.domain.scores import QUALITY
 from loop.service.assemble import Parts
-from loop.service.evaluation_stage import QUALITY
 from loop.service.logged_turns import load_frame
 from loop.service.settings import Settings
 from optimizers.off_policy import QualityLog

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from loop.domain.errors import BadInput, Conflict, NotFound, Refused, Unavailable
 from loop.domain.lifecycle import Actor, ActorKind
 from loop.domain.policies import BUCKETS, Publication
+from loop.domain.scores import QUALITY
 from loop.lake import Lake
 from loop.service.assemble import Parts
-from loop.service.evaluation_stage import QUALITY
 from loop.service.settings import Settings
 from routing_policies.rollout_records import RolloutPlan, RolloutStatus, SessionOutcome
 

@@ -10,10 +10,9 @@ from dataclasses import asdict
 from typing import Any
 
 from loop.domain.errors import BadInput, NotFound
-from loop.domain.scores import Score
+from loop.domain.scores import QUALITY, Score
 from loop.domain.turns import ToolEvidence, TracedTurn
 from loop.lake import Lake
-from loop.service.evaluation_stage import QUALITY
 
 MAX_ROWS = 500
 MAX_OFFSET = 2**53

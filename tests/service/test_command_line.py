@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -485,3 +487,20 @@ def test_a_process_keeps_the_streams_and_codes_apart(folder: Path) -> None:
     bad = run_process(folder, "session", "show", "none")
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.startswith("turnwise: No session 'none'.")
+
+
+@pytest.mark.parametrize("arguments", [["spend", "by", "day"], ["session", "list"]])
+def test_a_reading_command_loads_no_stage_it_does_not_need(
+    folder: Path, arguments: list[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "loop.service", *arguments, "--json"],
+        env=clean_environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "duckdb" in loaded
+    assert not loaded & {"sklearn", "scipy", "optuna", "evaluators", "grpc", "alembic", "uvicorn"}
