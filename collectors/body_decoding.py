@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from collectors import otlp_json, otlp_protobuf
 from collectors.decision_intake import decode_decisions
 from collectors.otlp_decoding import DecodedBody, EventFactory, collect
@@ -9,13 +11,26 @@ from collectors.redaction import may_hold_secrets
 from collectors.segments import ContentType, Record
 from collectors.transcript_lines import decode_transcript
 
+MAX_AHEAD_US = 24 * 3600 * 1_000_000
+"""How far ahead of the collector's clock a record may be. A clock that is days ahead would put
+its turns under days to come, in every report from then on."""
+
 
 def decode(record: Record) -> DecodedBody:
-    """The events of one journal record, redacted.
+    """The events of one journal record, redacted, but for those more than 24 hours ahead of the
+    moment that the record was received; these are counted.
 
     Raises:
         BadInput: the body can't be decoded as what it claims to be.
     """
+    decoded = _decode_all(record)
+    latest_us = record.received_at_us + MAX_AHEAD_US
+    events = [event for event in decoded.events if event.at_us <= latest_us]
+    ahead = len(decoded.events) - len(events)
+    return DecodedBody(events, decoded.without_session, ahead) if ahead else decoded
+
+
+def _decode_all(record: Record) -> DecodedBody:
     factory = EventFactory(
         record.received_at_us, record.credential, redacts=may_hold_secrets(record.body)
     )
@@ -27,11 +42,16 @@ def decode(record: Record) -> DecodedBody:
     return collect(walk(record.kind, record.body, factory), factory)
 
 
-def validate(signal: str, content_type: ContentType, body: bytes) -> None:
-    """Raises BadInput unless the body decodes: what is acknowledged must be readable later."""
+def validate(signal: str, content_type: ContentType, body: bytes) -> int:
+    """Proves a body readable, for what is acknowledged must be readable later.
+
+    Returns how many of its records are so far ahead of this clock that they will be set aside.
+
+    Raises:
+        BadInput: it does not decode.
+    """
+    latest_us = time.time_ns() // 1000 + MAX_AHEAD_US
     if content_type == "protobuf":
-        otlp_protobuf.parse(signal, body)
-    else:
-        factory = EventFactory(0, "", redacts=False)
-        for _ in otlp_json.iterate(signal, body, factory):
-            pass
+        return otlp_protobuf.count_later(signal, otlp_protobuf.parse(signal, body), latest_us)
+    factory = EventFactory(0, "", redacts=False)
+    return sum(event.at_us > latest_us for event in otlp_json.iterate(signal, body, factory))

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -59,13 +59,15 @@ class DrainLimits:
 @dataclass(slots=True)
 class DrainReport:
     """``received`` = ``stored`` + ``duplicates`` over events; ``rejected`` counts bodies that
-    could not be decoded and lie in quarantine."""
+    could not be decoded, ``ahead`` records more than a day ahead of the clock: the bodies of both
+    lie in quarantine."""
 
     segments: int = 0
     received: int = 0
     stored: int = 0
     duplicates: int = 0
     rejected: int = 0
+    ahead: int = 0
     without_session: int = 0
     sessions: int = 0
     turns: int = 0
@@ -271,6 +273,11 @@ class Drainer:
                     report.rejected += 1
                     report.quarantined.append(f"{path.name} record {index}: {error}")
                     continue
+                if decoded.ahead:
+                    reason = f"{decoded.ahead} of its records are more than 24 hours ahead of now"
+                    self.quarantine.put_record(f"{path.stem}-{index}", record, reason)
+                    report.ahead += decoded.ahead
+                    report.quarantined.append(f"{path.name} record {index}: {reason}")
                 report.received += len(decoded.events)
                 report.without_session += decoded.without_session
                 for event in decoded.events:
@@ -361,12 +368,18 @@ def price(turn: Turn, price_book: PriceBook) -> Turn:
     )
 
 
+_INTEGERS = {
+    record: tuple(field.name for field in fields(record) if str(field.type).startswith("int"))
+    for record in (Turn, Content)
+}
+
+
 def check_storable(records: Iterable[Turn | Content]) -> None:
     """Raises ValueError for a number beyond 64 bits or a time outside years 1970 to 9999."""
     for record in records:
-        for name in record.__slots__:
+        for name in _INTEGERS[type(record)]:
             value = getattr(record, name)
-            if isinstance(value, int) and not -_LIMIT <= value < _LIMIT:
+            if value is not None and not -_LIMIT <= value < _LIMIT:
                 raise ValueError(f"{name} is {value}, beyond 64 bits")
             if name.endswith("_at_us") and not 0 <= value < _YEAR_10000_US:
                 raise ValueError(f"{name} is {value}, no time before the year 10000")

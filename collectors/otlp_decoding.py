@@ -209,10 +209,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class DecodedBody:
-    """The events of one body, and how many of them named no session (kept with ``""``)."""
+    """The events of one body, how many of them named no session (kept with ``""``), and how many
+    are left out of ``events`` for being ahead of the collector's clock."""
 
     events: list[Event]
     without_session: int = 0
+    ahead: int = 0
 
 
 def collect(events: Iterator[Event], factory: EventFactory) -> DecodedBody:

@@ -18,6 +18,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from collectors.body_decoding import validate
 from collectors.journal import Journal
 from collectors.otlp_http import Authorise, BodyLimits, anyone, bearer_token
+from collectors.partial_success import PartialRejection
 from collectors.segments import RecordKind
 from loop.domain.errors import BadInput, Unavailable
 
@@ -95,8 +96,9 @@ def _exporter(signal: RecordKind, journal: Journal, authorise: Authorise) -> _Ha
                 grpc.StatusCode.UNAUTHENTICATED, "A valid bearer token is required."
             )
         try:
-            validate(signal, "protobuf", body)
+            rejected = validate(signal, "protobuf", body)
             await journal.append(signal, "protobuf", body, credential=credential or "")
+            return PartialRejection(signal, rejected).as_protobuf()
         except BadInput as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Unavailable as error:
@@ -105,7 +107,7 @@ def _exporter(signal: RecordKind, journal: Journal, authorise: Authorise) -> _Ha
                 str(error),
                 trailing_metadata=(("grpc-status-details-bin", _retry_details(error)),),
             )
-        return b""  # Export*ServiceResponse with every field at its default
+        return b""  # never reached: abort() raises
 
     return export
 

@@ -17,6 +17,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from collectors.body_decoding import validate
 from collectors.journal import Journal
+from collectors.partial_success import PartialRejection
 from collectors.segments import ContentType, RecordKind
 from loop.domain.errors import BadInput, Unavailable
 
@@ -85,12 +86,12 @@ def otlp_app(
         }
         content_type = _MEDIA_TYPES.get(_media_type(headers), "json")
         try:
-            await _accept(scope, headers, receive, journal, body_limits, authorise)
+            rejection = await _accept(scope, headers, receive, journal, body_limits, authorise)
         except _Answer as answer:
             await _send_error(send, content_type, answer)
             return
-        # Every field of Export*ServiceResponse is at its default: nothing was rejected.
-        await _send(send, 200, content_type, b"{}" if content_type == "json" else b"", {})
+        body = rejection.as_json() if content_type == "json" else rejection.as_protobuf()
+        await _send(send, 200, content_type, body, {})
 
     return app
 
@@ -102,7 +103,7 @@ async def _accept(
     journal: Journal,
     limits: BodyLimits,
     authorise: Authorise,
-) -> None:
+) -> PartialRejection:
     signal = _SIGNALS.get(scope["path"].rstrip("/"))
     if signal is None:
         raise _Answer(404, "No such path; OTLP goes to /v1/logs, /v1/metrics or /v1/traces.")
@@ -128,13 +129,14 @@ async def _accept(
     try:
         journal.check_disk()  # before a large body is read for nothing
         body = await _read_body(headers, receive, limits, encoding)
-        validate(signal, content_type, body)
+        rejected = validate(signal, content_type, body)
         if body:
             await journal.append(signal, content_type, body, credential=credential)
     except BadInput as error:
         raise _Answer(400, str(error)) from error
     except Unavailable as error:
         raise _Answer(503, str(error), **{"retry-after": str(error.retry_after_seconds)}) from error
+    return PartialRejection(signal, rejected)
 
 
 def bearer_token(authorization: str) -> str:

@@ -48,6 +48,42 @@ def iterate(signal: str, body: bytes, factory: EventFactory) -> Iterator[Event]:
     return _WALKS[signal](parse(signal, body), factory)
 
 
+def count_later(signal: str, request: Message, latest_us: int) -> int:
+    """How many records of a request happened after a time."""
+    latest_ns = 1000 * latest_us + 999
+    return sum(at_ns > latest_ns for at_ns in _TIMES[signal](request))
+
+
+def _log_times(request: Any) -> Iterator[int]:
+    for resource_logs in request.resource_logs:
+        for scope_logs in resource_logs.scope_logs:
+            for record in scope_logs.log_records:
+                yield record.time_unix_nano or record.observed_time_unix_nano
+
+
+def _span_times(request: Any) -> Iterator[int]:
+    for resource_spans in request.resource_spans:
+        for scope_spans in resource_spans.scope_spans:
+            for span in scope_spans.spans:
+                yield span.start_time_unix_nano
+
+
+def _point_times(request: Any) -> Iterator[int]:
+    for resource_metrics in request.resource_metrics:
+        for scope_metrics in resource_metrics.scope_metrics:
+            for metric in scope_metrics.metrics:
+                kind = metric.WhichOneof("data")
+                for point in getattr(metric, kind).data_points if kind else ():
+                    yield point.time_unix_nano
+
+
+_TIMES: dict[str, Callable[[Any], Iterator[int]]] = {
+    "logs": _log_times,
+    "metrics": _point_times,
+    "traces": _span_times,
+}
+
+
 def _walk_logs(request: Any, factory: EventFactory) -> Iterator[Event]:
     for resource_logs in request.resource_logs:
         resource = _attributes(resource_logs.resource.attributes)

@@ -30,6 +30,7 @@ REQUESTS: dict[str, type[Message]] = {
     "metrics": ExportMetricsServiceRequest,
     "traces": ExportTraceServiceRequest,
 }
+RECEIVED_AT_US = 1_800_000_000_000_000  # after all recordings
 _IDS = ("traceId", "spanId", "parentSpanId")
 
 
@@ -59,7 +60,7 @@ class Body:
         return orjson.dumps(_numbers(_map_ids(document, _base64_to_hex)))
 
     def events(self) -> list[Event]:
-        return decode(Record(self.signal, self.content_type, self.content, 1)).events
+        return decode(Record(self.signal, self.content_type, self.content, RECEIVED_AT_US)).events
 
 
 def all_bodies() -> list[Body]:
@@ -174,7 +175,7 @@ def transcript_events(name: str) -> list[Event]:
                     line.setdefault("agentId", path.stem.removeprefix("agent-"))
                 lines.append([number, line])
         document = orjson.dumps({"session_id": path.stem, "lines": lines})
-        events += decode(Record("transcript", "json", document, 1)).events
+        events += decode(Record("transcript", "json", document, RECEIVED_AT_US)).events
     return events
 
 

@@ -24,6 +24,7 @@ from loop.domain.turns import TokenUsage, Turn
 from loop.lake import Lake
 from tests.collectors.pipeline import PRICES, ROOMY, Pipeline, pipeline
 from tests.collectors.recordings import (
+    RECEIVED_AT_US,
     all_bodies,
     check_totals,
     expected_sessions,
@@ -155,7 +156,9 @@ def test_poison_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_damaged_segment_is_set_aside_whole_and_its_good_part_stored(tmp_path: Path) -> None:
-    frames = [encode_record(Record("logs", "json", log_body(name), 1)) for name in ("a", "b")]
+    frames = [
+        encode_record(Record("logs", "json", log_body(name), RECEIVED_AT_US)) for name in ("a", "b")
+    ]
     content = bytearray(MAGIC + b"".join(frames) + encode_trailer(2))
     content[-40] ^= 0xFF
     with pipeline(tmp_path) as parts:
