@@ -3,8 +3,10 @@ and times alike."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +23,12 @@ _LAST_DAY_US = int((datetime(9999, 12, 30, tzinfo=UTC) - _EPOCH).total_seconds()
 def day_of(at_us: int) -> str:
     """The UTC day as ISO text; times beyond the years 1 to 9999 fall on the nearest day."""
     clipped = min(max(at_us, _FIRST_DAY_US), _LAST_DAY_US)
-    return date.fromordinal(_EPOCH.toordinal() + clipped // _DAY_US).isoformat()
+    return _iso_day(clipped // _DAY_US)
+
+
+@lru_cache(maxsize=4096)
+def _iso_day(days: int) -> str:
+    return date.fromordinal(_EPOCH.toordinal() + days).isoformat()
 
 
 def days_between(since_us: int, until_us: int) -> tuple[str, str]:
@@ -86,5 +93,10 @@ def to_stored(schema: TableSchema, rows: pa.Table) -> pa.Table:
 
 
 def plain(record: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The named fields of a record as a row."""
-    return {name: getattr(record, name) for name in names}
+    """The named fields (two or more) of a record as a row."""
+    return dict(zip(names, _getter(tuple(names))(record), strict=True))
+
+
+@lru_cache(maxsize=64)
+def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    return attrgetter(*names)
