@@ -119,7 +119,7 @@ function holds(policy, { field, op, value }, request) {
  */
 export function acceptPublication(envelope, { trustedKeys, channel, lowestSerial, nowUs }) {
   if (Buffer.byteLength(envelope) > MAX_ENVELOPE_BYTES) bad("The envelope is too large.");
-  const publication = checkPublication(parseJson(verifyEnvelope(envelope, trustedKeys)));
+  const publication = readPublication(envelope, trustedKeys);
   if (publication.channel !== channel) refuse("The publication is for another channel.");
   if (publication.serial < lowestSerial) {
     throw new TurnwiseError("Conflict", `Serial ${publication.serial} is below ${lowestSerial}.`);
@@ -130,6 +130,11 @@ export function acceptPublication(envelope, { trustedKeys, channel, lowestSerial
     bad("Two arms have the same name.");
   }
   return publication;
+}
+
+/** Verifies and parses, whether or not it may be routed by. */
+export function readPublication(envelope, trustedKeys) {
+  return checkPublication(parseJson(verifyEnvelope(envelope, trustedKeys)));
 }
 
 /** The payload text of a DSSE envelope that a trusted key has signed. */
