@@ -37,6 +37,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD"})
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 MAX_DOCUMENT_BYTES = 1024 * 1024
 DEFAULT_ROWS = 50
+MAX_NAME_BYTES = 255  # of a part of a path
 MAX_DIGITS = 19  # what fits into 64 bits
 Answer = Callable[[Request, dict[str, Any]], dict[str, Any]]
 
@@ -195,7 +196,10 @@ def _decision_intake(parts: Parts) -> Callable[[Request], Any]:
 def _transcript_intake(parts: Parts) -> Callable[[Request], Any]:
     async def intake(request: Request) -> Response:
         name = PurePosixPath(request.query_params.get("path", ""))
-        if name.suffix != ".jsonl" or ".." in name.parts:
+        is_name = str(name).isprintable() and all(
+            len(part.encode()) <= MAX_NAME_BYTES for part in name.parts
+        )
+        if name.suffix != ".jsonl" or ".." in name.parts or not is_name:
             raise BadInput(
                 f"path={str(name)!r} names no session file.",
                 fix="Send the file's path below ~/.claude/projects; it ends in .jsonl.",

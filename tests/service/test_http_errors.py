@@ -205,6 +205,30 @@ def test_a_list_is_no_document(api: Api, path: str) -> None:
     assert_refused(api.request("POST", path, json=[{"actor": "ada"}]), 400, "bad_input")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "x.txt",
+        "../x.jsonl",
+        "a/../../x.jsonl",
+        "a%00b.jsonl",
+        "%0a.jsonl",
+        "x" * 300 + ".jsonl",
+    ],
+)
+def test_a_session_file_needs_a_name(api: Api, path: str) -> None:
+    refused = api.request("POST", f"/v1/transcripts?path={path}", content=b"{}\n")
+    assert_refused(refused, 400, "bad_input")
+
+
+def test_a_session_file_of_broken_lines_names_them(api: Api) -> None:
+    answer = api.request("POST", "/v1/transcripts?path=p/s.jsonl", content=b"{\n\xff\n[1]\n")
+    assert answer.status_code == 200
+    assert [problem["line"] for problem in answer.json()["problems"]] == [1, 2, 3]
+    assert {problem["path"] for problem in answer.json()["problems"]} == {"p/s.jsonl"}
+
+
 def test_the_largest_document_is_read(api: Api) -> None:
     body = json.dumps({"everything": False})
     padded = body + " " * (MAX_DOCUMENT_BYTES - len(body))
