@@ -1,6 +1,7 @@
 """How many sessions the three evaluators score per second of one core's time.
 
-    python -m bench.bench_evaluators [SESSIONS]
+``python -m bench.bench_evaluators [--sessions N]`` writes ``bench/results/evaluators.md`` and
+``.json``.
 
 The sessions are made up: five turns, four calls, one closing text, all texts distinct so that
 nothing is remembered from one to the next. CPU time, so that other work on the machine doesn't
@@ -9,9 +10,13 @@ count. Traces are in memory: reading the lake is not measured.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import sys
+import json
+import os
+import platform
 import time
+from pathlib import Path
 
 from evaluators import default_evaluators
 from loop.domain.turns import SessionTrace
@@ -40,19 +45,55 @@ def make_sessions(count: int) -> list[SessionTrace]:
     return made
 
 
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 4_000
+RESULTS = Path(__file__).parent / "results"
+
+
+def measure(count: int, rounds: int = 3) -> list[float]:
+    """Sessions per second of CPU time of each round, the slowest first."""
     sessions = make_sessions(count)
     evaluators = default_evaluators()
     rates = []
-    for _ in range(3):
+    for _ in range(rounds):
         started = time.process_time()
         for trace in sessions:
             copy = dataclasses.replace(trace)
             for evaluator in evaluators:
                 evaluator.evaluate(copy)
         rates.append(count / (time.process_time() - started))
-    rates.sort()
+    return sorted(rates)
+
+
+def write_results(rates: list[float], sessions: int) -> None:
+    slowest, median, fastest = (round(rate) for rate in rates)
+    document = {
+        "sessions": sessions,
+        "sessions_per_cpu_second": {"slowest": slowest, "median": median, "fastest": fastest},
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "load_average": round(os.getloadavg()[0], 1),
+    }
+    (RESULTS / "evaluators.json").write_text(json.dumps(document, indent=2) + "\n")
+    lines = [
+        "# Evaluators",
+        "",
+        f"Three deterministic evaluators over {sessions:,} made-up sessions of five turns, four",
+        "tool calls and one closing text each; traces in memory, one core's CPU time.",
+        "",
+        f"**{median:,} sessions per second** ({slowest:,} to {fastest:,} in three rounds). Python",
+        f"{platform.python_version()} on {platform.machine()}, load average "
+        f"{document['load_average']} from other work.",
+        "",
+        "Repeat with `python -m bench.bench_evaluators`.",
+    ]
+    (RESULTS / "evaluators.md").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=4_000)
+    sessions = parser.parse_args().sessions
+    rates = measure(sessions)
+    write_results(rates, sessions)
     print(f"{rates[1]:,.0f} sessions/s (from {rates[0]:,.0f} to {rates[2]:,.0f}), 5 turns each")
 
 

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 RECORDINGS = ROOT / "examples" / "recordings"
 RESULTS = ROOT / "bench" / "results"
 RECORDS_PER_BODY = 100
+PACED_BODIES_PER_SECOND = 20
 
 
 def make_bodies(count: int) -> list[bytes]:
@@ -91,9 +93,44 @@ async def send(url: str, bodies: list[bytes], connections: int, seconds: float) 
     return {"bodies": len(latencies), "seconds": time.perf_counter() - began, "ms": latencies}
 
 
+async def send_paced(url: str, bodies: list[bytes]) -> dict[str, Any]:
+    """Sends ``PACED_BODIES_PER_SECOND``, whether or not earlier ones were answered."""
+    latencies: list[float] = []
+    began = time.perf_counter()
+
+    async def post(client: httpx.AsyncClient, number: int, body: bytes) -> None:
+        due = began + number / PACED_BODIES_PER_SECOND
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        answer = await client.post(
+            "/v1/logs", content=body, headers={"content-type": "application/x-protobuf"}
+        )
+        answer.raise_for_status()
+        latencies.append(time.perf_counter() - due)
+
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        await asyncio.gather(*(post(client, number, body) for number, body in enumerate(bodies)))
+    return {"bodies": len(latencies), "seconds": time.perf_counter() - began, "ms": latencies}
+
+
 def measure(seconds: float, connections: int, directory: Path) -> dict[str, Any]:
-    """One run: returns the figures of the result file."""
+    """A saturating run and a paced one: the figures of the result file."""
     bodies = make_bodies(max(20, round(seconds * 250)))
+    figures = _run(bodies, directory / "full", lambda url: send(url, bodies, connections, seconds))
+    calm = bodies[: round(seconds * PACED_BODIES_PER_SECOND)]
+    paced = _run(calm, directory / "paced", lambda url: send_paced(url, calm))
+    return figures | {
+        "paced_records_per_second": PACED_BODIES_PER_SECOND * RECORDS_PER_BODY,
+        "paced_ack_p50_ms": paced["ack_p50_ms"],
+        "paced_ack_p99_ms": paced["ack_p99_ms"],
+    }
+
+
+def _run(
+    bodies: list[bytes],
+    directory: Path,
+    sending: Callable[[str], Coroutine[Any, Any, dict[str, Any]]],
+) -> dict[str, Any]:
+    """One collector from its start to everything queryable."""
     collector = subprocess.Popen(
         [sys.executable, "-m", "bench.ingest_process", str(directory)],
         cwd=ROOT,
@@ -105,7 +142,7 @@ def measure(seconds: float, connections: int, directory: Path) -> dict[str, Any]
     with collector.stdin, collector.stdout:
         url = collector.stdout.readline().decode().strip()
         began = time.perf_counter()
-        sent = asyncio.run(send(url, bodies, connections, seconds))
+        sent = asyncio.run(sending(url))
         collector.stdin.write(b"drain\n")
         collector.stdin.flush()
         drained = json.loads(collector.stdout.readline())
@@ -141,7 +178,9 @@ def write_results(figures: dict[str, Any], settings: dict[str, Any]) -> None:
         "OTLP/HTTP protobuf into one collector process that receives and drains; sender on the",
         f"same machine. {settings['connections']} connections, {RECORDS_PER_BODY} log records per",
         "body, every record distinct. *Acknowledged* is answered with 200, so fsynced;",
-        "*queryable* is in `events` and assembled, priced and stored in `turns`.",
+        "*queryable* is in `events` and assembled, priced and stored in `turns`. Every connection",
+        "sends its next body as soon as the last is answered, so the time to the answer is mostly",
+        "waiting in line; *paced* is a second run at a fixed rate, draining meanwhile.",
         "",
         f"Machine: {settings['cpus']} CPUs ({settings['machine']}), Python {settings['python']};",
         f"load average {settings['load_average_before']} from other work when the run began.",
