@@ -14,8 +14,10 @@ $(BIN)/uv: requirements/bootstrap.txt scripts/make_venv
 
 $(VENV)/.runtime: $(BIN)/uv requirements/runtime.txt pyproject.toml
 	@echo "Installing turnwise into $(VENV) …"
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/runtime.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes \
+		-r requirements/runtime.txt
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q loop collectors evaluators optimizers routing_policies
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt

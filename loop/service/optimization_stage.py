@@ -120,6 +120,7 @@ def gate_version(parts: Parts, version: int) -> GateReport:
 def gate_limits(settings: Settings) -> GateLimits:
     return GateLimits(
         max_quality_loss=settings.gate_max_quality_loss,
+        min_effective_sample_size=settings.gate_min_effective_sample_size,
         min_saving_share=settings.gate_min_saving_share,
         min_sessions=settings.gate_min_sessions,
     )

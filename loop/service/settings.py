@@ -99,6 +99,11 @@ class Settings:
     gate_min_sessions: int = setting(
         200, "Gate: fewest sessions to judge on.", env="TURNWISE_GATE_MIN_SESSIONS"
     )
+    gate_min_effective_sample_size: float = setting(
+        100.0,
+        "Gate: fewest sessions that the log must be worth for the candidate.",
+        env="TURNWISE_GATE_MIN_EFFECTIVE_SAMPLE_SIZE",
+    )
     auto_approve_written_by: str = setting(
         "",
         "Who answers for the rule that approves what passed the gate. Empty: no rule, a person "

@@ -30,6 +30,13 @@ _POLICY_COLUMNS = (
     Column("proposer", "proposer"),
     Column("created_at_us", "proposed (UTC)", "time"),
 )
+_REACH_COLUMNS = (
+    Column("rule_id", "rule"),
+    Column("measure", "measure of input size"),
+    Column("turns", "turns", "count"),
+    Column("turn_share", "of turns", "share"),
+    Column("cost_share", "of dollars", "share"),
+)
 
 
 @click.command()
@@ -182,21 +189,29 @@ def show_policy(client: ApiClient, version: int, as_json: bool) -> None:
     print_lines(
         f"version {answer['version']}  {answer['name']}  {answer['state']}", *answer["words"]
     )
-    columns = [
-        Column("rule_id", "rule"),
-        Column("measure", "measure of input size"),
-        Column("turns", "turns", "count"),
-        Column("turn_share", "of turns", "share"),
-        Column("cost_share", "of dollars", "share"),
-    ]
     print_lines("")
-    print_rows(answer["reach"], columns, "No turns to measure its reach on.")
+    print_rows(answer["reach"], _REACH_COLUMNS, "No turns to measure its reach on.")
     if answer["gate"]:
         print_lines("", *answer["gate"]["lines"])
     print_lines("")
     for move in answer["transitions"]:
         when = show(move["at_us"], "time")
         print_lines(f"{when}  {move['from']} → {move['to']}  by {move['actor']}: {move['reason']}")
+    return None
+
+
+@policy.command("reach")
+@reads
+def classic_reach(client: ApiClient, as_json: bool) -> None:
+    """What the classic policy (under 10K input tokens to claude-haiku-4-5) would match.
+
+    Under each measure of input size, before it is proposed (optimizers/classic_policy.json).
+    JSON: {"rows": [{rule_id, measure, turns, turn_share, cost_share, ...}], "next": null}.
+    """
+    answer = client.get("/v1/reach")
+    if as_json:
+        return print_json(answer)
+    print_rows(answer["rows"], _REACH_COLUMNS, "No turns to measure its reach on.")
     return None
 
 
