@@ -59,13 +59,21 @@ def main(arguments: list[str] | None = None) -> int:
         if item.public and options.data is None:
             print(f"{item.name}: left out, it needs --data", flush=True)
             continue
-        given = ["--data", str(options.data)] if item.public else []
+        given = _arguments(item, options.data)
         print(f"{item.name}: {item.measures} …", flush=True)
         began = time.monotonic()
         ended = subprocess.run([sys.executable, "-m", item.module, *given], cwd=ROOT, check=False)
         failed += ended.returncode != 0
         print(f"{item.name}: status {ended.returncode}, {time.monotonic() - began:.0f} s\n")
     return failed
+
+
+def _arguments(item: Benchmark, data: Path | None) -> list[str]:
+    if item.public:
+        return ["--data", str(data)]
+    if item.name == "replay" and data is not None:
+        return ["--sessions", str(data / "claude_code_sessions" / "requests.parquet")]
+    return []
 
 
 if __name__ == "__main__":
