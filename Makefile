@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 .PHONY: help
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/uv: requirements/bootstrap.txt scripts/make_venv
 	@PYTHON=$(PYTHON) scripts/make_venv $(VENV)
@@ -47,6 +47,16 @@ lint: $(VENV)/.dev ## Format, lint, import and type checks
 system-packages:
 	@scripts/install_system_packages
 
+.PHONY: test-litellm
+test-litellm: $(VENV)/.dev .venv-litellm/.done ## Test the plugin in the real LiteLLM proxy (some 600 MB)
+	@$(BIN)/python -m pytest tests/routing_policies/gateways/litellm_proxy.py
+
+.venv-litellm/.done: $(BIN)/uv requirements/litellm.txt
+	@echo "Installing LiteLLM into .venv-litellm …"
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-litellm
+	@VIRTUAL_ENV=.venv-litellm $(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements/litellm.txt
+	@touch $@
+
 .PHONY: bench
 bench: $(VENV)/.dev ## Run the benchmarks and write bench/results
 	@$(BIN)/python -m bench
@@ -57,4 +67,4 @@ lock: $(BIN)/uv ## Renew the pinned requirements
 
 .PHONY: clean
 clean: ## Remove the environment and the caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-litellm .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
