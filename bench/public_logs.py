@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,7 +178,9 @@ def measure_coverage(
     seed: int = 0,
 ) -> Coverage:
     """Estimates each candidate from many logs, and holds the intervals to the truth."""
-    random = np.random.default_rng([seed, sessions, round(strong_share * BUCKETS)])
+    # Draws of one set must not be those of another.
+    own = crc32(prompts.name.encode())
+    random = np.random.default_rng([seed, own, sessions, round(strong_share * BUCKETS)])
     incumbent = all_to(prompts.strong)
     truths = [true_quality(prompts, sent_to_strong(prompts, policy)) for policy in candidates]
     base = float(prompts.strong_quality.mean())

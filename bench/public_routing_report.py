@@ -91,9 +91,10 @@ def _searches(sets: list[dict[str, Any]]) -> list[str]:
         "## What the search finds",
         "",
         "| set | searches | found a policy | saving on later sessions, median (least to most) | "
+        "calls to strong, median | gap recovered, median | "
         "true difference in quality, median (worst) | truly beyond the margin of -0.02 | "
         "interval covers the truth |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for item in sets:
         runs = item["searches"]
@@ -101,10 +102,13 @@ def _searches(sets: list[dict[str, Any]]) -> list[str]:
             continue
         found = sorted((run for run in runs if run["policy"]), key=lambda run: run["saving"])
         if not found:
-            lines.append(f"| {item['name']} | {len(runs)} | 0 | – | – | – | – |")
+            lines.append(f"| {item['name']} | {len(runs)} | 0 | – | – | – | – | – | – |")
             continue
         savings = [run["saving"] for run in found]
         differences = sorted(run["true_difference"] for run in found)
+        gap = item["strong_quality"] - item["weak_quality"]
+        recovered = [1 + value / gap for value in differences]
+        calls = [run["strong_share"] for run in found]
         judged = [run for run in found if run["estimated_difference"]]
         covered = sum(
             run["estimated_difference"][1] <= run["true_difference"]
@@ -113,7 +117,8 @@ def _searches(sets: list[dict[str, Any]]) -> list[str]:
         )  # fmt: skip
         lines.append(
             f"| {item['name']} | {len(runs)} | {len(found)} | {_middle(savings):.1%} "
-            f"({savings[0]:.1%} to {savings[-1]:.1%}) | {_middle(differences):+.3f} "
+            f"({savings[0]:.1%} to {savings[-1]:.1%}) | {_middle(calls):.0%} | "
+            f"{_middle(recovered):.0%} | {_middle(differences):+.3f} "
             f"({differences[0]:+.3f}) | {sum(value < -0.02 for value in differences)} | "
             f"{covered} of {len(judged)} |"
         )
@@ -203,19 +208,20 @@ def _cost_searches(runs: list[dict[str, Any]]) -> list[str]:
         "",
         "### The search on cost alone",
         "",
-        "| seed | trials | policy | saving where it was chosen | on later sessions | moved above "
-        "200,000 tokens | quality |",
-        "|---|---|---|---|---|---|---|",
+        "| seed | trials | policy | saving where it was chosen | on later sessions | there, with "
+        "every model held to its window | requests that a model's window can't hold | quality |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:
         quality = "a number" if run["quality_is_estimated"] else "inconclusive"
         if not run["policy"]:
-            lines.append(f"| {run['seed']} | {run['trials']} | none found | – | – | – | – |")
+            lines.append(f"| {run['seed']} | {run['trials']} | none found | – | – | – | – | – |")
             continue
         lines.append(
             f"| {run['seed']} | {run['trials']} | {run['policy']} | "
             f"{run['selection_saving']:.1%} | {run['test_saving']:.1%} | "
-            f"{run['moved_above_window']:.1%} of requests | {quality} |"
+            f"{run['test_saving_inside_windows']:.1%} | {run['moved_above_window']:.1%} | "
+            f"{quality} |"
         )
     reasons = sorted({reason for run in runs for reason in run["refusals"]})
     return [*lines, "", *(f"Why inconclusive: {reason}." for reason in reasons)]

@@ -22,10 +22,11 @@ from loop.domain.policies import UNITS, RoutingPolicy
 from optimizers.cache_model import CacheModel
 from optimizers.classic import classic_policy
 from optimizers.reach import rule_reach
-from optimizers.replay import Replayer
+from optimizers.replay import Replayer, replay
 from optimizers.replay_assumptions import ReplayAssumptions, undated
 from optimizers.routing import routes
 from optimizers.routing_search import SearchSettings, search
+from optimizers.session_splits import split_sessions
 from optimizers.turn_frame import TurnFrame
 
 Integers = NDArray[np.int64]
@@ -34,7 +35,14 @@ Booleans = NDArray[np.bool_]
 REQUESTS = "claude_code_sessions/requests.parquet"
 THRESHOLDS = (5_000, 10_000, 20_000, 30_000, 50_000, 75_000, 100_000, 150_000, 200_000)
 PAUSES = ("first of its agent or model", "under 5 minutes", "5 minutes to 1 hour", "over 1 hour")
-WINDOW_TOKENS = 200_000  # the context window of every model before Opus 4.6
+WINDOW_TOKENS = 200_000
+# Models with that context window, by LiteLLM's price list; the others here hold a million.
+SMALL_WINDOWS = (
+    "claude-haiku-4-5",
+    "claude-opus-4-5",
+    "claude-sonnet-4",
+    "claude-sonnet-4-5",
+)
 MINUTE_US = 60_000_000
 CLOSE_SHARE = 0.05  # of the cacheable prompt
 
@@ -213,13 +221,11 @@ def search_on_cost(frame: TurnFrame, book: PriceBook, trials: int, seed: int) ->
         run_id=f"public-sessions-{seed}",
     )
     quality = run.test.quality if run.test else None
-    too_long = None
+    too_long = held = None
     if run.found is not None:
-        routed = routes(run.found, frame)
-        names = np.array([undated(name) for name in routed.models])[routed.model]
-        served = np.array([undated(name) for name in frame.served_model.values])
-        moved = names != served[frame.served_model.codes]
-        too_long = float((moved & (frame.total_input_tokens > WINDOW_TOKENS)).mean())
+        too_long = _moved_above_window(frame, run.found)
+        later = frame.of_sessions(split_sessions(frame, test_share=settings.test_share).test)
+        held = replay(_held_to_windows(run.found), later, book).saving_share
     return {
         "seed": seed,
         "trials": len(run.trials),
@@ -227,10 +233,27 @@ def search_on_cost(frame: TurnFrame, book: PriceBook, trials: int, seed: int) ->
         "policy": run.found.description if run.found else "",
         "moved_above_window": too_long,
         "selection_saving": run.selection.saving_share if run.selection else None,
+        "test_saving_inside_windows": held,
         "test_saving": run.test.saving_share if run.test else None,
         "quality_is_estimated": bool(quality and quality.value is not None),
         "refusals": list(quality.refusals) if quality else [],
     }
+
+
+def _moved_above_window(frame: TurnFrame, policy: RoutingPolicy) -> float:
+    """The share of requests that the policy gives to a model which can't hold them."""
+    routed = routes(policy, frame)
+    names = np.array([undated(name) for name in routed.models])[routed.model]
+    served = np.array([undated(name) for name in frame.served_model.values])
+    moved = (names != served[frame.served_model.codes]) & np.isin(names, SMALL_WINDOWS)
+    return float((moved & (frame.total_input_tokens > WINDOW_TOKENS)).mean())
+
+
+def _held_to_windows(policy: RoutingPolicy) -> RoutingPolicy:
+    """The policy with a ceiling for every small window; lower ones that it has stay."""
+    ceilings = {name: WINDOW_TOKENS for name in policy.models() if undated(name) in SMALL_WINDOWS}
+    limits = ceilings | dict(policy.guards.max_context_tokens)
+    return replace(policy, guards=replace(policy.guards, max_context_tokens=limits))
 
 
 def describe_frame(frame: TurnFrame) -> dict[str, Any]:

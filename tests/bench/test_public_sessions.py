@@ -12,6 +12,8 @@ import pytest
 from bench.public_routing import measure_sessions
 from bench.public_routing_report import _sessions
 from bench.public_sessions import (
+    _held_to_windows,
+    _moved_above_window,
     measure_calibration,
     measure_reach,
     measure_savings,
@@ -19,6 +21,7 @@ from bench.public_sessions import (
     read_frame,
     search_on_cost,
 )
+from loop.domain.policies import RoutingPolicy
 from loop.ledger.prices import load_price_book
 from optimizers.turn_frame import TurnFrame
 
@@ -115,6 +118,7 @@ def test_a_search_on_cost_alone_says_that_quality_is_unknown(tmp_path: Path) -> 
     assert "no logged randomised propensity" in found["refusals"][0]
     assert found["test_saving"] > 0.3
     assert found["moved_above_window"] == 0.0
+    assert found["test_saving_inside_windows"] == pytest.approx(found["test_saving"])
 
 
 def test_the_report_holds_no_name(tmp_path: Path) -> None:
@@ -123,3 +127,15 @@ def test_the_report_holds_no_name(tmp_path: Path) -> None:
     text = "\n".join(_sessions(measure_sessions(tmp_path, searches=1, trials=5)))
     assert "96 requests of 16 sessions" in text
     assert "secret" not in text
+
+
+def test_a_model_is_held_to_its_window(tmp_path: Path) -> None:
+    """The search sets a ceiling for Haiku only; the other small windows count here."""
+    rows = [row | {"cache_read_tokens": 190_000} for row in many_sessions()]
+    frame = read(tmp_path, rows)
+    everything = RoutingPolicy("all", (), default_model="claude-sonnet-4-5")
+    to_large = RoutingPolicy("all", (), default_model="claude-sonnet-4-6")
+    assert _moved_above_window(frame, everything) == pytest.approx(1 / 6)
+    assert _moved_above_window(frame, _held_to_windows(everything)) == 0.0
+    assert _moved_above_window(frame, to_large) == 0.0
+    assert _held_to_windows(to_large) == to_large
