@@ -18,8 +18,8 @@ from loop.domain.lifecycle import State
 from routing_policies.rollout import CONTROLLER, RolloutController
 from routing_policies.rollout_records import SessionOutcome
 from routing_policies.rollout_rows import RolloutRows
-from tests.servers.postgres_server import postgres_server
 from tests.fakes.rollout_world import ANN, BOB, PLAN, RolloutWorld, scratch_engine, shifted
+from tests.servers.postgres_server import postgres_server
 
 
 @pytest.fixture
