@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
+
+from loop.domain.compiled_rules import CompiledRules
 
 POLICY_SCHEMA = "turnwise.policy/1"
 PUBLICATION_SCHEMA = "turnwise.publication/1"
@@ -35,15 +37,6 @@ TEXT_FIELDS: tuple[str, ...] = (
     "repository",
     "effort",
 )
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "<": lambda left, right: left < right,
-    "<=": lambda left, right: left <= right,
-    ">": lambda left, right: left > right,
-    ">=": lambda left, right: left >= right,
-    "==": lambda left, right: left == right,
-    "!=": lambda left, right: left != right,
-    "in": lambda left, right: left in right,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +89,10 @@ class RoutingPolicy:
     description: str = ""
     estimator: Estimator = Estimator()
     guards: Guards = Guards()
+    compiled_rules: CompiledRules = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "compiled_rules", CompiledRules(self.rules, self.measure))
 
     @property
     def digest(self) -> str:
@@ -321,17 +318,9 @@ def _is_kept(policy: RoutingPolicy, request: RouteRequest) -> bool:
 
 
 def _match(policy: RoutingPolicy, request: RouteRequest) -> Route:
-    for rule in policy.rules:
-        if all(_holds(policy, condition, request) for condition in rule.when):
-            model = rule.model or request.requested_model
-            return Route(model, rule.rule_id, rule.effort, as_requested=not rule.model)
+    rule = policy.compiled_rules.first_match(request)
+    if rule is not None:
+        model = rule.model or request.requested_model
+        return Route(model, rule.rule_id, rule.effort, as_requested=not rule.model)
     model = policy.default_model or request.requested_model
     return Route(model, "default", as_requested=not policy.default_model)
-
-
-def _holds(policy: RoutingPolicy, condition: Condition, request: RouteRequest) -> bool:
-    name = policy.measure if condition.field == "input_tokens" else condition.field
-    actual = getattr(request, name)
-    if name == "org_path" and condition.op == "==":
-        return bool(actual == condition.value or actual.startswith(f"{condition.value}/"))
-    return _COMPARE[condition.op](actual, condition.value)
