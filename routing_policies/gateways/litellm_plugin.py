@@ -7,7 +7,6 @@ a request never waits for the service. What goes wrong here leaves the request a
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
@@ -122,7 +121,6 @@ class TurnwiseCallback(CustomLogger):  # type: ignore[misc]  # not installed whe
         )
         self._reporter.start()
         self._client.start()
-        atexit.register(self._reporter.stop)  # sends what is left
 
     def _remember(self, decision: Decision) -> None:
         """Keeps a decision until its answer has a status; what was broken off goes without."""

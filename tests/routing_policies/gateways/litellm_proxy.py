@@ -280,6 +280,7 @@ def test_a_key_is_not_given_a_model_that_it_may_not_use_in_any_worker(tmp_path: 
 
             until(lambda: instances() == 2, 60)
             assert served(proxy.ask(300, session="any")) == HAIKU
+            until(lambda: any(row["session_id"] == "any" for row in service.decisions))
             proxy.client.close()
     rules = {(row["session_id"], row["rule_id"]) for row in service.decisions}
     assert {("limited", "guard:not_allowed"), ("any", "short")} <= rules
