@@ -40,7 +40,7 @@ _PYTEST = re.compile(
 _PYTEST_PART = re.compile(r"(\d+) (failed|passed|skipped|error)")
 _PYTEST_EMPTY = re.compile(r"(?m)^=*\s*no tests ran\b|^collected 0 items")
 _UNITTEST = re.compile(r"(?m)^Ran (\d+) tests? in [\d.]+s\s*\n+\s*(OK|FAILED|NO TESTS RAN)([^\n]*)")
-_UNITTEST_PART = re.compile(r"(failures|errors|skipped)=(\d+)")
+_UNITTEST_PART = re.compile(r"(?<!expected )(failures|errors|skipped)=(\d+)")
 _JEST = re.compile(r"(?m)^\s*Tests:\s+(.*\btotal)\s*$")
 _VITEST = re.compile(r"(?m)^\s*Tests\s{2,}(.*\(\d+\))\s*$|^\s*Tests\s+(\d+ (?:failed|passed).*)$")
 _WORDED_COUNT = re.compile(r"(\d+) (failed|passed|skipped|todo|pending|total)")

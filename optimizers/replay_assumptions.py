@@ -30,24 +30,45 @@ def _default_ratios() -> dict[str, float]:
     return dict.fromkeys(newer, 1.3)
 
 
+def _default_windows() -> dict[str, int]:
+    # What the client states of each model (``contextWindow`` of its results, client 2.1.330); the
+    # older models from published documentation.
+    return {
+        "claude-opus-4-7": 1_000_000,
+        "claude-opus-4-6": 200_000,
+        "claude-opus-4-5": 200_000,
+        "claude-sonnet-4-6": 200_000,
+        "claude-sonnet-4-5": 200_000,
+        "claude-haiku-4-5": 200_000,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class ReplayAssumptions:
     """Facts about models that no log states; models are named without a date suffix.
 
     ``tokenizer_ratio``: tokens for the same text, relative to claude-haiku-4-5.
-    ``min_cacheable_tokens``: shorter prefixes are not cached. The two times to live are those of
-    the two kinds of cache write.
+    ``min_cacheable_tokens``: shorter prefixes are not cached. ``context_window_tokens``: what a
+    model can take in, answer included. The two times to live are those of the two kinds of cache
+    write.
     """
 
     tokenizer_ratio: Mapping[str, float] = field(default_factory=_default_ratios)
     default_tokenizer_ratio: float = 1.0
     min_cacheable_tokens: Mapping[str, int] = field(default_factory=_default_minimums)
     default_min_cacheable_tokens: int = 1_024
+    context_window_tokens: Mapping[str, int] = field(default_factory=_default_windows)
     short_ttl_us: int = 5 * 60 * MICROSECONDS
     long_ttl_us: int = 60 * 60 * MICROSECONDS
 
     def ratio(self, model: str) -> float:
         return self.tokenizer_ratio.get(undated(model), self.default_tokenizer_ratio)
+
+    def ceiling(self, model: str) -> int | None:
+        """The largest input to route to a model, ``None`` where its window is not known: three
+        quarters of it, to leave room for the answer and for another tokenizer."""
+        window = self.context_window_tokens.get(undated(model))
+        return None if window is None else window * 3 // 4
 
     def minimum(self, model: str) -> int:
         return self.min_cacheable_tokens.get(undated(model), self.default_min_cacheable_tokens)

@@ -108,7 +108,7 @@ def search(
         found=None,
         outcome="",
     )
-    space = PolicySpace.of_log(frame, price_book, models)
+    space = PolicySpace.of_log(frame, price_book, models, settings.assumptions)
     problem = _problem(frame)
     if problem:
         return _finish(begun, (), f"No better policy found: {problem}.")

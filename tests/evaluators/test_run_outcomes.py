@@ -21,6 +21,10 @@ OUTPUTS = {
     "pytest deselected": ("=== 4 deselected in 0.02s ===", NONE),
     "unittest": ("..\n---\nRan 2 tests in 0.000s\n\nOK", TestCounts(2, 0)),
     "unittest skipped": ("Ran 5 tests in 0.1s\n\nOK (skipped=2)", TestCounts(3, 0, 2)),
+    "unittest expected failures": (
+        "Ran 9 tests in 0.1s\n\nOK (skipped=1, expected failures=3)",
+        TestCounts(8, 0, 1),
+    ),
     "unittest failed": (
         "Ran 4 tests in 0.1s\n\nFAILED (failures=1, errors=2)",
         TestCounts(1, 3),
