@@ -6,6 +6,7 @@ carries this form beside its rules; ``tests/domain/test_compiled_rules.py`` hold
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from operator import attrgetter, contains, eq, ge, gt, is_not, le, lt, ne
@@ -46,9 +47,15 @@ class CompiledRules:
                 names.append(name)
             return names.index(name, 1), _predicate(condition)
 
-        # All of a rule's conditions must hold, so the numbers, which are quick, may go first.
+        shared = Counter(condition for rule in rules for condition in rule.when)
+
+        def order(condition: Condition) -> tuple[int, bool]:
+            return shared[condition], isinstance(condition.value, str | tuple)
+
+        # All of a rule's conditions must hold, so any order will do: what many rules share tells
+        # them apart the least, and numbers are the quickest.
         checks = [
-            [check_of(condition) for condition in sorted(rule.when, key=_is_text)] or [_ALWAYS]
+            [check_of(condition) for condition in sorted(rule.when, key=order)] or [_ALWAYS]
             for rule in rules
         ]
         self._rules = tuple(
@@ -77,10 +84,6 @@ def _predicate(condition: Condition) -> Callable[[Any], bool]:
     if condition.op == "in" and isinstance(condition.value, tuple):
         return frozenset(condition.value).__contains__
     return partial(_HOLDS[condition.op], condition.value)
-
-
-def _is_text(condition: Condition) -> bool:
-    return isinstance(condition.value, str | tuple)
 
 
 @lru_cache(maxsize=4096)
