@@ -28,6 +28,7 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("ingest", "OTLP records per second: acknowledged, and in the tables"),
     Benchmark("replay", "logged turns replayed per second under a policy"),
+    Benchmark("decide", "microseconds that a gateway takes to decide"),
     Benchmark("evaluators", "sessions scored per second"),
     Benchmark("rollouts", "error rates and delays of the rollout judge, simulated"),
     Benchmark("public_evaluators", "evaluators on public runs that others judged", public=True),
