@@ -31,11 +31,6 @@ def _iso_day(days: int) -> str:
     return date.fromordinal(_EPOCH.toordinal() + days).isoformat()
 
 
-def days_between(since_us: int, until_us: int) -> tuple[str, str]:
-    """The first and the last day that a time in ``[since_us, until_us)`` can fall on."""
-    return day_of(since_us), day_of(until_us - 1)
-
-
 def day_start_us(day: str) -> int:
     """Midnight at the start of an ISO day. Raises :class:`BadInput`."""
     try:

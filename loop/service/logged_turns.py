@@ -17,17 +17,11 @@ def load_frame(parts: Parts) -> TurnFrame:
     return TurnFrame.from_columns(columns, parts.lake.decisions_of())
 
 
-def reach_rows(parts: Parts, policy: RoutingPolicy) -> list[dict[str, Any]]:
-    """The reach of each rule under each measure of input size; no rows without turns."""
+def reach_of(parts: Parts, policy: RoutingPolicy) -> tuple[list[dict[str, Any]], list[str]]:
+    """The reach of each rule under each measure of input size, as rows and in sentences that name
+    dead and losing rules; no rows without turns."""
     frame = load_frame(parts)
     if len(frame) == 0:
-        return []
-    return [asdict(reach) for reach in rule_reach(policy, frame, parts.price_book)]
-
-
-def reach_words(parts: Parts, policy: RoutingPolicy) -> list[str]:
-    """The same in sentences: dead and losing rules are named."""
-    frame = load_frame(parts)
-    if len(frame) == 0:
-        return ["There are no turns yet to measure its reach on."]
-    return list(describe_reach(policy, rule_reach(policy, frame, parts.price_book)))
+        return [], ["There are no turns yet to measure its reach on."]
+    reach = rule_reach(policy, frame, parts.price_book)
+    return [asdict(row) for row in reach], list(describe_reach(policy, reach))

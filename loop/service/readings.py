@@ -13,7 +13,7 @@ from loop.domain.runs import OptimizationRun, Trial
 from loop.ledger.chargeback import spend
 from loop.service import policy_readings, session_readings
 from loop.service.assemble import Parts
-from loop.service.logged_turns import reach_rows
+from loop.service.logged_turns import reach_of
 from optimizers.classic import classic_policy
 
 STAGES = {
@@ -150,8 +150,8 @@ class Readings:
 
     def reach_of_classic(self) -> dict[str, Any]:
         """How much each rule of the classic policy would match, under each measure."""
-        rows = reach_rows(self._parts, classic_policy())
-        return {"rows": rows, "next": None}
+        rows, words = reach_of(self._parts, classic_policy())
+        return {"rows": rows, "next": None, "words": words}
 
     def list_runs(self) -> dict[str, Any]:
         rows = [run_row(run) for run in self._parts.runs.list()]
@@ -185,12 +185,14 @@ class Readings:
     def show_policy(self, version: int) -> dict[str, Any]:
         found = self._parts.versions.get(known_number(version))
         transitions = self._parts.versions.transitions(version)
+        reach, reach_words = reach_of(self._parts, found.policy)
         return {
             **policy_readings.version_row(found),
             "document": found.policy.to_document(),
             "transitions": [policy_readings.transition_row(move) for move in transitions],
             "gate": policy_readings.gate_of(transitions),
-            "reach": reach_rows(self._parts, found.policy),
+            "reach": reach,
+            "reach_words": reach_words,
         }
 
     def list_rollouts(self) -> dict[str, Any]:

@@ -130,6 +130,7 @@ def estimate(**given: Any) -> dict[str, Any]:
         "naive_cost_microusd": 30_000_000,
         "rerouted_turns": 3_000,
         "reach": reach_rows(),
+        "reach_words": ["short matches 0.1 % of turns: a dead rule."],
         "quality": {
             "value": {"estimate": 0.81, "low": 0.78, "high": 0.84},
             "difference": {"estimate": -0.004, "low": -0.02, "high": 0.012},

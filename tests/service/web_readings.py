@@ -196,6 +196,7 @@ class FilledReadings:
             "transitions": transition_rows(),
             "gate": GATE,
             "reach": reach_rows(),
+            "reach_words": ["short matches 0.1 % of turns: a dead rule."],
             **self.given.get("policy", {}),
         }
 

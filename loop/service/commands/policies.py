@@ -181,7 +181,8 @@ def show_policy(client: ApiClient, version: int, as_json: bool) -> None:
     """One version: the document, each rule's reach, the gate's checks and every transition.
 
     JSON: {version, name, digest, state, proposer, created_at_us, run_id, parent_version,
-    review_cycle, measure, unit, words, document, transitions, gate, reach}.
+    review_cycle, measure, unit, words, document, transitions, gate, reach,
+    reach_words}.
     """
     answer = client.get(f"/v1/policies/{version}")
     if as_json:
@@ -190,7 +191,8 @@ def show_policy(client: ApiClient, version: int, as_json: bool) -> None:
         f"version {answer['version']}  {answer['name']}  {answer['state']}", *answer["words"]
     )
     print_lines("")
-    print_rows(answer["reach"], _REACH_COLUMNS, "No turns to measure its reach on.")
+    print_rows(answer["reach"], _REACH_COLUMNS, "")
+    print_lines("", *answer["reach_words"])
     if answer["gate"]:
         print_lines("", *answer["gate"]["lines"])
     print_lines("")
@@ -206,12 +208,13 @@ def classic_reach(client: ApiClient, as_json: bool) -> None:
     """What the classic policy (under 10K input tokens to claude-haiku-4-5) would match.
 
     Under each measure of input size, before it is proposed (optimizers/classic_policy.json).
-    JSON: {"rows": [{rule_id, measure, turns, turn_share, cost_share, ...}], "next": null}.
+    JSON: {"rows": [{rule_id, measure, turns, turn_share, cost_share, ...}], "next": null, "words"}.
     """
     answer = client.get("/v1/reach")
     if as_json:
         return print_json(answer)
-    print_rows(answer["rows"], _REACH_COLUMNS, "No turns to measure its reach on.")
+    print_rows(answer["rows"], _REACH_COLUMNS, "")
+    print_lines("", *answer["words"])
     return None
 
 
