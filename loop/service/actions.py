@@ -114,17 +114,15 @@ class Actions:
         return self._moved(version)
 
     def _approve(self, version: int, document: dict[str, Any]) -> dict[str, Any]:
-        review.approve(
-            self._parts.versions,
-            version,
-            _person(document),
-            review_cycle=self._cycle(version, document),
-            reason=_reason(document),
-        )
-        return self._moved(version)
+        return self._decide(review.approve, version, document)
 
     def _reject(self, version: int, document: dict[str, Any]) -> dict[str, Any]:
-        review.reject(
+        return self._decide(review.reject, version, document)
+
+    def _decide(
+        self, decision: Callable[..., object], version: int, document: dict[str, Any]
+    ) -> dict[str, Any]:
+        decision(
             self._parts.versions,
             version,
             _person(document),

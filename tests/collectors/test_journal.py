@@ -162,6 +162,8 @@ def test_a_disk_that_fills_up_refuses_and_keeps_what_was_acknowledged(tmp_path: 
     assert all(read_segment(path).damage == "" for path in sealed_segments(tmp_path))
 
 
+# Only root may mount. The refusal itself is tested everywhere, by a limit on the size of files in
+# the test above; here the file system is really full.
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
 def test_no_space_left_on_a_real_file_system(tmp_path: Path) -> None:
     script = textwrap.dedent(
@@ -193,7 +195,8 @@ def test_no_space_left_on_a_real_file_system(tmp_path: Path) -> None:
         capture_output=True,
         timeout=60,
     )
-    if b"mount: " in run.stderr or b"unshare" in run.stderr:
+    if run.returncode != 0 and run.stderr.startswith((b"mount: ", b"unshare: ")):
+        # A container may keep even root from mounting; then nothing was run that could fail.
         pytest.skip("this machine does not let us mount a tmpfs")
     assert run.returncode == 0, run.stderr.decode()
 
