@@ -4,8 +4,7 @@ A turn is one model request: its log events, its span, its transcript lines, its
 the gateway's decision, joined on the request id; any of them may be missing (a killed client
 loses its last export, a fleet may send logs alone), and what one lacks another fills in:
 
-- tokens: ``api_request``, else the transcript, else the raw response, else the span (which has no
-  split of cache writes, so all count as 5-minute ones);
+- tokens: in the order that :mod:`collectors.request_usage` states;
 - the model served: what a response says; the model requested: the gateway's decision, the span,
   the transcript, in this order, else the served one;
 - attempts: HTTP attempts of one logical request. The client reports none for retries that it does
@@ -15,11 +14,12 @@ loses its last export, a fleet may send logs alone), and what one lacks another 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from collectors.attribution import Attribution, Owner, owner_of
 from collectors.contents import PromptFacts, assemble_contents, prompt_facts
 from collectors.event_fields import boolean, integer, text
+from collectors.request_usage import request_terms, request_usage
 from collectors.session_facts import RequestFacts, SessionFacts, read_session
 from collectors.tool_calls import ToolFacts, read_tools
 from loop.domain.turns import (
@@ -106,8 +106,8 @@ def _turn(
     )
     if stop_reason == "tool_use" and not calls:
         calls = [ToolCall("", "", at_us=ended_at_us, inferred=True)]
-    usage = _usage(request)
-    status = _status(request, usage, stop_reason)
+    usage, terms = request_usage(request), request_terms(request)
+    status = _status(request, usage is not None, stop_reason)
     served = _served_model(request) if status != "error" else ""
     requested = _requested_model(request) or served
     agent_id = _agent_id(request, facts)
@@ -140,7 +140,7 @@ def _turn(
         requested_model=requested,
         served_model=served,
         effort=_first(records, "effort") or (lines.effort if lines else ""),
-        usage=usage or TokenUsage(),
+        usage=usage.tokens if usage else TokenUsage(),
         duration_ms=_first_integer([*_outcomes_by_trust(request), span], "duration_ms"),
         ttft_ms=_first_integer([done, span], "ttft_ms"),
         attempts=_attempts(request, status),
@@ -158,6 +158,12 @@ def _turn(
         policy_version=integer(decision, "policy_version") if decision else None,
         arm=text(decision, "arm") if decision else "",
         rule_id=text(decision, "rule_id") if decision else "",
+        message_id=_message_id(request),
+        speed=terms.speed,
+        service_tier=terms.service_tier,
+        inference_geo=terms.inference_geo,
+        usage_source=usage.source if usage else "",
+        cache_split_assumed=usage is not None and not usage.has_split,
     )
 
 
@@ -171,57 +177,16 @@ def _call_order(call: ToolCall) -> tuple[int, str]:
     return call.at_us, call.tool_use_id
 
 
-def _usage(request: RequestFacts) -> TokenUsage | None:
-    """``None`` when nothing counted tokens."""
-    told = request.lines.usage if request.lines else None
-    raw = request.raw.usage if request.raw else None
-    for event in (request.outcomes.get("claude_code.api_request"), None):
-        if event is None:
-            continue
-        usage = _stated_usage(event)
-        if usage is None:
-            continue
-        if integer(event, "cache_creation_5m_tokens", "cache_creation_1h_tokens") is None:
-            # An older client does not split cache writes; another source may.
-            usage = _with_split_of(usage, told or raw)
-        return usage
-    if told is not None or raw is not None:
-        return told or raw
-    return _stated_usage(request.span) if request.span else None
+def _message_id(request: RequestFacts) -> str:
+    if request.raw and request.raw.message_id:
+        return request.raw.message_id
+    return request.lines.message_id if request.lines else ""
 
 
-def _stated_usage(event: Event) -> TokenUsage | None:
-    """Tokens of an ``api_request`` or an ``llm_request`` span."""
-    counts = [integer(event, name) for name in ("input_tokens", "output_tokens")]
-    if all(count is None for count in counts):
-        return None
-    creation = integer(event, "cache_creation_tokens") or 0
-    one_hour = integer(event, "cache_creation_1h_tokens") or 0
-    five_minutes = integer(event, "cache_creation_5m_tokens")
-    if five_minutes is None:
-        five_minutes = max(0, creation - one_hour)
-    return TokenUsage(
-        input_tokens=counts[0] or 0,
-        output_tokens=counts[1] or 0,
-        cache_read_tokens=integer(event, "cache_read_tokens") or 0,
-        cache_creation_5m_tokens=five_minutes,
-        cache_creation_1h_tokens=one_hour,
-    )
-
-
-def _with_split_of(usage: TokenUsage, other: TokenUsage | None) -> TokenUsage:
-    if other is None:
-        return usage
-    split = (other.cache_creation_5m_tokens, other.cache_creation_1h_tokens)
-    if sum(split) != usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens:
-        return usage
-    return replace(usage, cache_creation_5m_tokens=split[0], cache_creation_1h_tokens=split[1])
-
-
-def _status(request: RequestFacts, usage: TokenUsage | None, stop_reason: str) -> TurnStatus:
+def _status(request: RequestFacts, has_usage: bool, stop_reason: str) -> TurnStatus:
     if "claude_code.api_refusal" in request.outcomes or stop_reason == "refusal":
         return "refused"
-    if usage is not None or "claude_code.api_request" in request.outcomes:
+    if has_usage or "claude_code.api_request" in request.outcomes:
         return "ok"
     span_failed = request.span is not None and boolean(request.span, "success") is False
     told_failed = request.lines is not None and request.lines.is_error

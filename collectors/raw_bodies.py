@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
+from collectors.api_usage import UNSTATED, ServiceTerms, has_split, terms_of, usage_of
 from collectors.event_fields import text, without_reminders
-from collectors.transcript_lines import usage_of
 from loop.domain.turns import Event, TokenUsage
 
 _RESULT_START = re.compile(r'\{"(?:tool_use_id":"|type":"tool_result")')
@@ -45,6 +45,8 @@ class RawResponse:
     stop_reason: str
     usage: TokenUsage | None
     text: str
+    has_split: bool = True
+    terms: ServiceTerms = UNSTATED
     tool_uses: list[tuple[str, str, str]] = field(default_factory=list)  # id, name, input as JSON
 
 
@@ -60,14 +62,17 @@ def read_response(event: Event) -> RawResponse | None:
     blocks = (
         [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
     )
-    usage = message.get("usage")
+    stated = message.get("usage")
+    usage = stated if isinstance(stated, Mapping) else None
     return RawResponse(
         text(event, "request_id"),
         text(message, "id") or text(event, "message.id"),
         text(message, "model"),
         text(message, "stop_reason"),
-        usage_of(usage) if isinstance(usage, Mapping) else None,
+        usage_of(usage) if usage is not None else None,
         "\n".join(text(block, "text") for block in blocks if block.get("type") == "text"),
+        usage is None or has_split(usage),
+        terms_of(usage) if usage is not None else UNSTATED,
         [
             (text(block, "id"), text(block, "name"), orjson.dumps(block.get("input")).decode())
             for block in blocks

@@ -1,7 +1,7 @@
 """Lines of the client's own transcript files as events, and as the requests they tell of.
 
 One line holds one content block; all lines of a message repeat its id and its whole usage, so
-usage counts once per message and the last line wins (earlier ones may be partial).
+usage counts once per message and the line with most output wins (earlier ones may be partial).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from collectors.api_usage import UNSTATED, ServiceTerms, has_split, terms_of, usage_of
 from collectors.event_fields import integer, text
 from collectors.otlp_decoding import DecodedBody, EventFactory, digest, iso_time_us
 from collectors.redaction import redact_value
@@ -49,6 +50,8 @@ class TranscriptRequest:
     effort: str = ""
     stop_reason: str = ""
     usage: TokenUsage | None = None
+    has_split: bool = True
+    terms: ServiceTerms = UNSTATED
     first_at_us: int = 0
     last_at_us: int = 0
     sequence: int = 0
@@ -234,7 +237,10 @@ def _read_assistant(
     request.stop_reason = text(message, "stop_reason") or request.stop_reason
     usage = message.get("usage")
     if isinstance(usage, Mapping):
-        request.usage = usage_of(usage)
+        told = usage_of(usage)
+        if request.usage is None or told.output_tokens >= request.usage.output_tokens:
+            request.usage, request.has_split = told, has_split(usage)
+        request.terms = terms_of(usage).or_else(request.terms)
     for block in _blocks(message.get("content")):
         if block.get("type") == "text" and text(block, "text") not in ("", *request.texts):
             request.texts.append(text(block, "text"))
@@ -284,20 +290,6 @@ def _retries_before(event: Event, lines: Mapping[str, Event]) -> list[int | None
         statuses.append(integer(_mapping(parent.attributes.get("error")), "status"))
         parent = lines.get(text(parent, "parentUuid"))
     return statuses
-
-
-def usage_of(usage: Mapping[str, Any]) -> TokenUsage:
-    """Tokens of an Anthropic ``usage`` object; cache writes without a split count as 5-minute."""
-    creation = integer(usage, "cache_creation_input_tokens") or 0
-    split = _mapping(usage.get("cache_creation"))
-    one_hour = min(creation, integer(split, "ephemeral_1h_input_tokens") or 0)
-    return TokenUsage(
-        input_tokens=integer(usage, "input_tokens") or 0,
-        output_tokens=integer(usage, "output_tokens") or 0,
-        cache_read_tokens=integer(usage, "cache_read_input_tokens") or 0,
-        cache_creation_5m_tokens=creation - one_hour,
-        cache_creation_1h_tokens=one_hour,
-    )
 
 
 def _tool(transcript: Transcript, tool_use_id: str) -> TranscriptTool:

@@ -135,6 +135,12 @@ class Turn:
     policy_version: int | None = None
     arm: str = ""
     rule_id: str = ""
+    message_id: str = ""  # the API's id of the answer; "" when no source names it
+    speed: str = ""  # standard | fast | "" when not stated
+    service_tier: str = ""  # standard | priority | batch | "" when not stated
+    inference_geo: str = ""  # where it was served: global, us, ...; "" when not stated
+    usage_source: str = ""  # the source that the tokens were read from; "" when none told them
+    cache_split_assumed: bool = False  # cache writes were not split: all count as 5-minute ones
 
     @property
     def model(self) -> str:

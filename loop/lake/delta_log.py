@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Field,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import (
     CommitFailedError,
     DeltaError,
@@ -68,6 +75,7 @@ class DeltaLog:
         self._writer: DeltaTable | None = None
         self._reader: DeltaTable | None = None
         self._snapshot = EMPTY
+        self._has_all_columns = False
         self._read_lock = threading.Lock()
         self.write_lock = threading.RLock()
 
@@ -162,6 +170,12 @@ class DeltaLog:
                     "delta.dataSkippingStatsColumns": ",".join(self.schema.statistics_columns()),
                 },
             )
+        elif not self._has_all_columns:
+            known = {field.name for field in table.schema().fields}
+            later = [field for field in self.schema.arrow() if field.name not in known]
+            if later:  # the table was made by an earlier version: it gains what has come since
+                table.alter.add_columns([Field.from_arrow(field) for field in pa.schema(later)])
+        self._has_all_columns = True
         return table
 
 

@@ -16,9 +16,16 @@ import pyarrow.dataset as pads
 
 from loop.domain.errors import BadInput, Corrupt, Unavailable
 from loop.lake.delta_log import DataFile, DeltaLog, Snapshot
-from loop.lake.schemas import TIMESTAMP, TableSchema
+from loop.lake.schemas import BOOL, FLOAT64, INT64, STRING, TIMESTAMP, TableSchema
 
 _WANTED = "wanted_sessions"
+_SQL_TYPES = {
+    STRING: "VARCHAR",
+    INT64: "BIGINT",
+    TIMESTAMP: "BIGINT",
+    FLOAT64: "DOUBLE",
+    BOOL: "BOOLEAN",
+}
 _GLOB = re.compile(r"[*?\[\]{}]")
 _CONFIGURATION = {
     "autoinstall_known_extensions": "false",
@@ -171,14 +178,19 @@ def _source(
         listed = ", ".join("'" + file.uri.replace("'", "''") + "'" for file in files)
         # Files of one schema version have the same columns. Only where an older version may lie
         # beside a newer one is it worth reading every file's schema before the query starts.
-        by_name = "true" if log.schema.version > 1 else "false"
-        return (
-            f"read_parquet([{listed}], hive_partitioning = true, "
-            f"hive_types = {{'day': VARCHAR}}, union_by_name = {by_name})"
+        is_first = log.schema.version == 1
+        read = (
+            f"read_parquet([{listed}], hive_partitioning = true, hive_types = {{'day': VARCHAR}}, "
+            f"union_by_name = {'false' if is_first else 'true'})"
         )
+        if is_first:
+            return read
+        # All of the files may be older than a column: an empty table of today's columns names it.
+        cursor.register(name, _of_columns(log.schema, snapshot).empty_table())
+        return f"(SELECT * FROM {read} UNION ALL BY NAME SELECT * FROM {name})"  # noqa: S608
     dataset = pads.dataset(
         [file.path for file in files],
-        schema=pa.schema([f for f in log.schema.arrow() if f.name in snapshot.columns]),
+        schema=_of_columns(log.schema, snapshot),
         format="parquet",
         filesystem=log.filesystem(),
         partitioning=pads.partitioning(pa.schema([("day", pa.string())]), flavor="hive"),
@@ -187,11 +199,17 @@ def _source(
     return name
 
 
+def _of_columns(schema: TableSchema, snapshot: Snapshot) -> pa.Schema:
+    """The stored schema, as far as the version of the table has its columns."""
+    return pa.schema([field for field in schema.arrow() if field.name in snapshot.columns])
+
+
 def _selected(schema: TableSchema, snapshot: Snapshot) -> Iterable[str]:
     for column in schema.columns:
         if snapshot.columns and column.name not in snapshot.columns:
             # An older version of the table lacks the column: its rows read as null.
-            yield f'NULL AS "{column.record_name}"'
+            kind = _SQL_TYPES.get(column.type)
+            yield f'NULL{f"::{kind}" if kind else ""} AS "{column.record_name}"'
         elif column.type == TIMESTAMP:
             yield f'epoch_us("{column.name}") AS "{column.record_name}"'
         else:

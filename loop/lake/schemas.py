@@ -133,7 +133,7 @@ EVENTS = TableSchema(
 
 TURNS = TableSchema(
     "turns",
-    1,
+    2,
     "One model request and the tool calls it asked for, without any content.",
     "started_at",
     (
@@ -183,6 +183,12 @@ TURNS = TableSchema(
         Column("policy_version", INT64, "Version of the policy that routed it; null when none."),
         Column("arm", STRING, "Arm of the publication; empty when none."),
         Column("rule_id", STRING, "Rule that matched; empty when none."),
+        Column("message_id", STRING, "The API's id of the answer; empty when no source names it."),
+        Column("speed", STRING, "`standard` or `fast`; empty when not stated."),
+        Column("service_tier", STRING, "`standard`, `priority` or `batch`; empty: not stated."),
+        Column("inference_geo", STRING, "Where it was served: `global`, `us`; empty: not stated."),
+        Column("usage_source", STRING, "Source that the tokens were read from; empty: none told."),
+        Column("cache_split_assumed", BOOL, "Cache writes came unsplit: all count as 5-minute."),
     ),
 )
 

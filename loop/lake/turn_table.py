@@ -39,6 +39,9 @@ _TURN = tuple(
     name for name in TURNS.record_names() if name not in (*_OWN, *_USAGE, "tool_calls", "sources")
 )
 _CONTENT = tuple(name for name in CONTENTS.record_names() if name not in _OWN)
+_LATER = frozenset(
+    ("message_id", "speed", "service_tier", "inference_geo", "usage_source", "cache_split_assumed")
+)  # since version 2
 _CALL = tuple(field.name for field in TOOL_CALL)
 
 
@@ -266,9 +269,10 @@ def content_order(content: Content) -> tuple[int, int, str]:
 
 
 def read_turn(row: dict[str, Any]) -> Turn:
+    """A column that a row is too old to have reads as the field's default."""
     calls = tuple(ToolCall(**call) for call in row["tool_calls"] or ())
     return Turn(
-        **{name: row[name] for name in _TURN},
+        **{name: row[name] for name in _TURN if row[name] is not None or name not in _LATER},
         usage=TokenUsage(*(row[name] for name in _USAGE)),
         tool_calls=calls,
         sources=tuple(row["sources"] or ()),

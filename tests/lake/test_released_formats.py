@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from loop.domain.turns import TokenUsage, ToolCall, Turn
@@ -75,3 +77,22 @@ def test_turns_of_version_1_read_as_they_were_written() -> None:
     assert lake.turn_columns(["turn_id"])["turn_id"].tolist() == ["req_1", "req_2"]
     (total,) = spend(lake, [])
     assert (total["turns"], total["cost_microusd"], total["unpriced_turns"]) == (2, 16_363, 1)
+
+
+def test_a_table_of_version_1_gains_the_later_columns_when_it_is_written(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(RELEASED / "turns-1", store)
+    later = replace(
+        TURNS_1[0], turn_id="req_9", session_id="s9", message_id="msg_9", service_tier="batch"
+    )
+    lake = Lake.open(str(store))
+    lake.write_turns([later], [], revision=3)
+    for reader in (lake, Lake.open(str(store))):
+        assert reader.turns_of(["s1"]) == TURNS_1
+        assert reader.turns_of(["s9"]) == [later]
+        tiers = reader.turn_columns(["turn_id", "service_tier"], where_sessions=["s1", "s9"])
+        assert tiers["service_tier"].tolist() == [None, None, "batch"]
+        rows = reader.query("SELECT count(*) AS n FROM turns WHERE cache_split_assumed IS NULL")
+        assert rows == [{"n": 2}]
+    (total,) = spend(lake, [])
+    assert (total["turns"], total["cost_microusd"]) == (3, 2 * 16_363)
