@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from loop.lake import Lake
 
 JOURNAL_NAME = "collectors"
+WRITTEN_TABLES = ("events", "turns", "contents", "decisions")
+"""The tables that the drainer writes, and so compacts."""
 _LIMIT = 2**63
 _YEAR_10000_US = 253_402_300_800_000_000
 # What odd data could make pure code raise; anything else is a fault that must stop the cycle.
@@ -256,7 +258,7 @@ class Drainer:
         self._sessions.trim()
         self._commits += 1
         if self._commits % self.limits.commits_per_compaction == 0:
-            self.lake.compact()
+            self.lake.compact(WRITTEN_TABLES)
 
     def _read(self, paths: list[Path], report: DrainReport) -> _Batch:
         batch = _Batch()

@@ -53,7 +53,7 @@ class JournalLimits:
     min_free_bytes: int = 256 * 1024 * 1024
     max_used_percent: float = 95.0
     segment_bytes: int = 64 * 1024 * 1024
-    seal_after_seconds: float = 1.0
+    seal_after_seconds: float = 0.5
     max_waiting_bytes: int = 256 * 1024 * 1024
 
 

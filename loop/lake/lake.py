@@ -32,9 +32,9 @@ from loop.lake.turn_table import TurnTable
 class Lake:
     """The tables of one store. Safe to use from several threads.
 
-    Tables that no one has written yet read as empty. One process at a time writes; others may read
-    meanwhile. Any method may raise :class:`Unavailable` when the store does not answer and
-    :class:`Corrupt` when a stored file fails its checks.
+    Tables that no one has written yet read as empty. One process at a time writes a table; others
+    may read it meanwhile. Any method may raise :class:`Unavailable` when the store does not answer
+    and :class:`Corrupt` when a stored file fails its checks.
     """
 
     def __init__(self, logs: Mapping[str, DeltaLog]) -> None:
@@ -179,13 +179,17 @@ class Lake:
         """
         return to_rows(self._queries.run(sql, parameters))
 
-    def compact(self) -> dict[str, int]:
+    def compact(self, tables: Collection[str] | None = None) -> dict[str, int]:
         """Joins small files and drops superseded revisions; returns files saved by table.
 
-        For the writing process, about every 100 commits. Readers may go on meanwhile, and versions
-        stay readable for a week.
+        For the process that writes those tables (all by default), about every 100 commits. Readers
+        may go on meanwhile, and versions stay readable for a week.
         """
-        saved = {name: compact_table(log, self._queries) for name, log in self._logs.items()}
+        saved = {
+            name: compact_table(log, self._queries)
+            for name, log in self._logs.items()
+            if tables is None or name in tables
+        }
         self._queries.forget_files()
         return saved
 

@@ -16,7 +16,14 @@ from loop import __version__
 from loop.domain.errors import TurnwiseError
 from loop.service.commands import policies, sessions
 from loop.service.commands.import_transcripts import import_group
-from loop.service.commands.operations import demo, doctor, serve, settings_group
+from loop.service.commands.operations import (
+    collect,
+    demo,
+    doctor,
+    drain,
+    serve,
+    settings_group,
+)
 from loop.service.printing import plain
 
 
@@ -51,6 +58,8 @@ def turnwise(verbose: bool) -> None:
 
 
 turnwise.add_command(serve)
+turnwise.add_command(collect)
+turnwise.add_command(drain)
 turnwise.add_command(demo)
 turnwise.add_command(doctor)
 turnwise.add_command(import_group, "import")

@@ -175,6 +175,16 @@ class Settings:
     def control_url(self) -> str:
         return self.database_url or f"sqlite:///{self.data_dir / 'control.db'}"
 
+    def environment(self) -> dict[str, str]:
+        """This process's environment with these settings in it, for a child process."""
+        ours = {knob.metadata["env"]: getattr(self, knob.name) for knob in knobs()}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ours and name != "TURNWISE_SETTINGS"
+        }
+        return kept | {name: _written(value) for name, value in ours.items()}
+
     def rows(self) -> list[dict[str, str]]:
         """For people: name, environment name, value (secrets as "set"), where from, meaning."""
         return [
@@ -189,10 +199,13 @@ class Settings:
         ]
 
     def _shown(self, name: str, *, secret: bool) -> str:
-        value = getattr(self, name)
-        if secret:
-            return _SHOWN if value else ""
-        return ",".join(value) if isinstance(value, tuple) else str(value)
+        value = _written(getattr(self, name))
+        return _SHOWN if secret and value else value
+
+
+def _written(value: Any) -> str:
+    """A value as the environment holds it."""
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def knobs() -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 from loop.ledger.charge_table import roll_up
@@ -10,17 +9,18 @@ from loop.service import evaluation_stage, rollout_stage
 from loop.service.assemble import Parts
 from loop.service.schedule import RepeatedTask
 
-logger = logging.getLogger("turnwise")
 CHARGE_INTERVAL_SECONDS = 60.0
 CLUSTER_INTERVAL_SECONDS = 300.0
 RENEWAL_INTERVAL_SECONDS = 60.0
+COMPACTION_INTERVAL_SECONDS = 600.0
+COMPACTED_TABLES = ("scores", "clusters", "estimates", "charges")
+"""The tables that these stages write; the drainer compacts its own."""
 
 
 def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
     """The tasks in the order of the loop; none is started."""
     settings = parts.settings
     return [
-        RepeatedTask("drain", lambda: drain(parts), settings.drain_interval_ms / 1000),
         RepeatedTask("evaluate", lambda: evaluate(parts), settings.evaluate_interval_seconds),
         RepeatedTask("charge", lambda: charge(parts), CHARGE_INTERVAL_SECONDS),
         RepeatedTask("cluster", lambda: cluster(parts), CLUSTER_INTERVAL_SECONDS),
@@ -28,23 +28,8 @@ def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
             "rollout", lambda: rollout_stage.tick(parts), settings.rollout_interval_seconds
         ),
         RepeatedTask("renew", lambda: rollout_stage.renew(parts), RENEWAL_INTERVAL_SECONDS),
+        RepeatedTask("compact", lambda: compact(parts), COMPACTION_INTERVAL_SECONDS),
     ]
-
-
-def drain(parts: Parts) -> bool:
-    """Moves what was acknowledged from the journal into the lake."""
-    report = parts.drainer.drain_once()
-    for problem in report.quarantined:
-        logger.warning("quarantined: %s", problem)
-    if report.received or report.rejected:
-        parts.stage_log.record(
-            "collect",
-            revision=parts.lake.max_revision(),
-            at_us=time.time_ns() // 1000,
-            done=report.stored,
-            note=f"{report.turns} turns of {report.sessions} sessions in the last pass",
-        )
-    return False  # a pause between commits keeps them few
 
 
 def evaluate(parts: Parts) -> bool:
@@ -81,4 +66,10 @@ def cluster(parts: Parts) -> bool:
         from loop.service import clustering_stage  # scikit-learn takes seconds to load
 
         clustering_stage.cluster_low_scoring(parts.lake, parts.stage_log)
+    return False
+
+
+def compact(parts: Parts) -> bool:
+    """Joins the small files of the tables that the scheduled stages write."""
+    parts.lake.compact(COMPACTED_TABLES)
     return False

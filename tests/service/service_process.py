@@ -79,6 +79,10 @@ class ServeProcess:
         return code
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def stderr(self) -> str:
         return "".join(self.lines)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loop.domain.errors import BadInput
-from loop.service.server import check_exposure
+from loop.service.listening import check_exposure
 from loop.service.settings import is_loopback, knobs, load_settings, parse_address
 
 
@@ -69,10 +69,11 @@ def test_addresses_are_read() -> None:
 
 
 def test_only_loopback_goes_without_a_token() -> None:
-    check_exposure(load_settings({}))
+    names = ("http", "otlp_http")
+    check_exposure(load_settings({}), names)
     with pytest.raises(BadInput, match="otlp_http"):
-        check_exposure(load_settings({}, otlp_http="0.0.0.0:4318"))
-    check_exposure(load_settings({"TURNWISE_API_TOKEN": "t"}, otlp_http="0.0.0.0:4318"))
+        check_exposure(load_settings({}, otlp_http="0.0.0.0:4318"), names)
+    check_exposure(load_settings({"TURNWISE_API_TOKEN": "t"}, otlp_http="0.0.0.0:4318"), names)
 
 
 def test_every_setting_has_an_environment_name_of_its_own() -> None:

@@ -13,6 +13,7 @@ from collectors.transcripts import import_transcripts
 from loop.domain.lifecycle import State
 from loop.service import rollout_stage, stages
 from loop.service.assemble import Parts, assemble
+from loop.service.drain_stage import drain
 from loop.service.http_api import api_app
 from loop.service.settings import load_settings
 from optimizers.classic import classic_policy
@@ -32,7 +33,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
     folder = tmp_path_factory.mktemp("service")
     parts = assemble(load_settings({"TURNWISE_DATA_DIR": str(folder)}))
     import_transcripts(sorted(RECORDINGS.glob("*/transcript")), parts.journal)
-    stages.drain(parts)
+    drain(parts)
     stages.evaluate(parts)
     stages.cluster(parts)
     client = AppClient(api_app(parts))

@@ -1,4 +1,4 @@
-"""``turnwise serve``, ``demo``, ``doctor`` and ``settings``."""
+"""``turnwise serve``, ``collect``, ``drain``, ``demo``, ``doctor`` and ``settings``."""
 
 from __future__ import annotations
 
@@ -20,20 +20,53 @@ _data_option = click.option(
 @click.command()
 @_data_option
 @click.option("--http", help="Address of the API and the pages (HOST:PORT).")
-@click.option("--otlp-http", help="Address of OTLP over HTTP.")
-@click.option("--otlp-grpc", help="Address of OTLP over gRPC.")
+@click.option("--otlp-http", help="Address of OTLP over HTTP; `off` for none.")
+@click.option("--otlp-grpc", help="Address of OTLP over gRPC; `off` for none.")
 @click.option("--edge", help="Address of the edge proxy; `off` for none.")
 def serve(data: Path | None, **addresses: str | None) -> None:
-    """Run the whole service in one process: collectors, API, pages, scheduler, edge proxy.
+    """Run the whole service: receivers, API, pages, scheduler, edge proxy, and the drainer.
 
-    Writes one line beginning with `ready` to stderr once it accepts on all its ports. Ends on
-    SIGTERM or SIGINT after answering what it has begun.
+    The drainer is a child process, started again if it dies. Writes one line beginning with
+    `ready` to stderr once it accepts on all its ports. Ends on SIGTERM or SIGINT after answering
+    what it has begun.
     """
     # Imported here: other commands need no server.
     from loop.service.server import run_server
 
     given: dict[str, Any] = {"data_dir": data, **addresses}
     run_server(load_settings(**given))
+
+
+@click.command()
+@_data_option
+@click.option("--otlp-http", help="Address of OTLP over HTTP; `off` for none.")
+@click.option("--otlp-grpc", help="Address of OTLP over gRPC; `off` for none.")
+def collect(data: Path | None, **addresses: str | None) -> None:
+    """Receive OTLP into the journal of a data folder, and do nothing else.
+
+    For more receivers than the one in `turnwise serve`; `turnwise drain` (or a server) on the same
+    folder brings what they receive into the lake. Writes one line beginning with `ready` to stderr.
+    """
+    # Imported here: other commands need no server.
+    from loop.service.receivers import run_receivers
+
+    given: dict[str, Any] = {"data_dir": data, **addresses}
+    run_receivers(load_settings(**given))
+
+
+@click.command()
+@_data_option
+@click.option("--supervised", is_flag=True, hidden=True, help="End with the parent process.")
+def drain(data: Path | None, supervised: bool) -> None:
+    """Bring what the receivers of a data folder acknowledge into the lake, until it is ended.
+
+    While another process does so it stands by, and takes over when that one ends. Writes one line
+    beginning with `ready` to stderr. On SIGTERM it drains once more and ends.
+    """
+    # Imported here: other commands need no collectors.
+    from loop.service.drain_process import run_drainer
+
+    run_drainer(load_settings(data_dir=data), supervised=supervised)
 
 
 @click.command()

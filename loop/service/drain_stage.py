@@ -1,0 +1,35 @@
+"""One pass of the drainer, with what it quarantined logged and its progress noted."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from loop.domain.errors import Conflict
+from loop.service.assemble import Parts
+
+logger = logging.getLogger("turnwise")
+
+
+def drain(parts: Parts) -> bool:
+    """Moves what was acknowledged from the journal into the lake; whether to go on at once.
+
+    While another process drains this journal there is nothing to do.
+    """
+    began = time.monotonic()
+    try:
+        report = parts.drainer.drain_once()
+    except Conflict:
+        return False
+    for problem in report.quarantined:
+        logger.warning("quarantined: %s", problem)
+    if report.received or report.rejected:
+        parts.stage_log.record(
+            "collect",
+            revision=parts.lake.max_revision(),
+            at_us=time.time_ns() // 1000,
+            done=report.stored,
+            note=f"{report.turns} turns of {report.sessions} sessions in the last pass",
+        )
+    # A pause between commits keeps them few; under load the passes themselves are long enough.
+    return time.monotonic() - began > parts.settings.drain_interval_ms / 1000
