@@ -72,9 +72,6 @@ async def _serve(parts: Parts) -> None:
 
     api_socket = listen(settings.http, "http")
     servers = [HttpServer(api_app(parts), api_socket)]
-    receivers = await open_receivers(parts)
-    if receivers.http is not None:
-        servers.append(receivers.http)
     edge: Edge | None = None
     edge_address = OFF
     if settings.edge != OFF:
@@ -83,6 +80,9 @@ async def _serve(parts: Parts) -> None:
         service_url = f"http://{address_of(api_socket)}"
         edge = Edge(settings, parts.publications.keys, service_url, address_of(edge_socket))
         servers.append(HttpServer(edge.app, edge_socket))
+    receivers = await open_receivers(parts)
+    if receivers.http is not None:
+        servers.append(receivers.http)
     drainer = DrainChild(settings)
     starting = asyncio.create_task(drainer.start())
     tasks: list[RepeatedTask] = scheduled_tasks(parts)
