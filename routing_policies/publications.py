@@ -29,7 +29,8 @@ from sqlalchemy import (
 
 from loop.control.store import metadata
 from loop.domain.errors import BadInput, Corrupt, NotFound, Refused
-from loop.domain.lifecycle import FIRST_HASH, Actor
+from loop.domain.hash_chain import FIRST_HASH
+from loop.domain.lifecycle import Actor
 from loop.domain.policies import BUCKETS, Arm, Publication, canonical_json
 from loop.domain.policy_documents import parse_publication
 from routing_policies.transitions import load_version

@@ -32,7 +32,8 @@ from sqlalchemy import (
 
 from loop.control.store import metadata
 from loop.domain.errors import BadInput, Conflict, Corrupt, NotFound, Refused
-from loop.domain.lifecycle import FIRST_HASH, Actor, ActorKind, State, Transition, check_move
+from loop.domain.hash_chain import FIRST_HASH
+from loop.domain.lifecycle import Actor, ActorKind, State, Transition, check_move
 from loop.domain.policies import RoutingPolicy, canonical_json
 from loop.domain.policy_documents import parse_policy
 

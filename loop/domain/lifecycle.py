@@ -7,16 +7,13 @@ to a *review cycle*: an approval of what was reviewed earlier can't land on what
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from loop.domain.errors import BadInput, Conflict, Corrupt, Refused
-from loop.domain.policies import canonical_json
-
-FIRST_HASH = "0" * 64  # what the first transition of a store chains to
+from loop.domain.hash_chain import FIRST_HASH, hash_of, link_problem
 
 
 class State(StrEnum):
@@ -201,7 +198,7 @@ class Transition:
     @property
     def hash(self) -> str:
         """SHA-256 in hex over every field, the hash before it included."""
-        return hashlib.sha256(canonical_json(self.to_document()).encode()).hexdigest()
+        return hash_of(self.to_document())
 
     def to_document(self) -> dict[str, Any]:
         return {
@@ -228,17 +225,19 @@ def verify_chain(transitions: Iterable[tuple[Transition, str]]) -> int:
     states: dict[int, State] = {}
     for transition, stored_hash in transitions:
         count += 1
-        problem = ""
-        if transition.sequence != count:
-            problem = f"number {count} is missing"
-        elif transition.previous_hash != previous_hash:
-            problem = "does not follow the one before it"
-        elif transition.hash != stored_hash:
-            problem = "was altered after it was written"
-        elif transition.from_state is not states.get(transition.version):
+        problem = link_problem(
+            place=count,
+            sequence=transition.sequence,
+            previous_hash=transition.previous_hash,
+            expected_previous=previous_hash,
+            computed_hash=transition.hash,
+            stored_hash=stored_hash,
+        )
+        if not problem and transition.from_state is not states.get(transition.version):
             problem = "starts from a state that the version was not in"
-        elif (
-            transition.from_state is not None
+        if (
+            not problem
+            and transition.from_state is not None
             and (transition.from_state, transition.to_state) not in LEGAL_MOVES
         ):
             problem = "is no legal move"

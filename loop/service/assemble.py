@@ -12,6 +12,11 @@ from sqlalchemy import Engine
 from collectors.attribution import Attribution
 from collectors.drainer import Drainer
 from collectors.journal import Journal, JournalLimits, has_records
+from loop.access.callers import CallerCheck
+from loop.access.credentials import CredentialStore
+from loop.access.directory import DirectorySource
+from loop.access.organization_store import OrganizationStore
+from loop.access.records import AccessLog
 from loop.control.stage_progress import StageLog
 from loop.control.store import open_control_store
 from loop.domain.errors import Conflict
@@ -69,6 +74,26 @@ class Parts:
         )
 
     @cached_property
+    def access_log(self) -> AccessLog:
+        return AccessLog(self.engine)
+
+    @cached_property
+    def credentials(self) -> CredentialStore:
+        return CredentialStore(self.access_log)
+
+    @cached_property
+    def organization(self) -> OrganizationStore:
+        return OrganizationStore(self.access_log)
+
+    @cached_property
+    def directories(self) -> DirectorySource:
+        return DirectorySource(self.access_log)
+
+    @cached_property
+    def callers(self) -> CallerCheck:
+        return CallerCheck(self.settings.api_token, self.directories, self.credentials)
+
+    @cached_property
     def stage_log(self) -> StageLog:
         return StageLog(self.engine)
 
@@ -113,6 +138,8 @@ class Parts:
 
     def close(self) -> None:
         """Ends the journal after what it was given is on disk, and lets go of the database."""
+        if "callers" in self.__dict__:
+            self.callers.close()
         if "drainer" in self.__dict__:
             self.drainer.close()
         if "journal" in self.__dict__:
