@@ -107,10 +107,17 @@ class Journal:
         self, kind: RecordKind, content_type: ContentType, body: bytes, *, credential: str = ""
     ) -> None:
         """:meth:`append` for callers without an event loop."""
+        self.append_later(kind, content_type, body, credential=credential).result()
+
+    def append_later(
+        self, kind: RecordKind, content_type: ContentType, body: bytes, *, credential: str = ""
+    ) -> Future[None]:
+        """Begins to append; the result is there once the body is durable, or an Unavailable."""
         waiting = _Waiting(_encode(kind, content_type, body, credential))
-        waiting.future = Future()
+        future: Future[None] = Future()
+        waiting.future = future
         self._enqueue([waiting])
-        waiting.future.result()
+        return future
 
     def seal(self) -> None:
         """Seals the open segment, if it has records, so that it can be drained now."""

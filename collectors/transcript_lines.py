@@ -6,7 +6,7 @@ usage counts once per message and the line with most output wins (earlier ones m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,18 +95,32 @@ class Transcript:
     prompts: dict[str, TranscriptPrompt] = field(default_factory=dict)
 
 
+def encode_batch(
+    session_id: str, agent_id: str, numbers: Sequence[int], lines: Sequence[bytes]
+) -> bytes:
+    """The body of a journal record: one JSON line of ``session_id``, ``agent_id`` (both serve where
+    a line names none) and the ``numbers`` of the lines, then these as they are in their file."""
+    head = {"session_id": session_id, "agent_id": agent_id, "numbers": numbers}
+    return b"\n".join([orjson.dumps(head), *lines])
+
+
 def decode_transcript(record: Record, factory: EventFactory) -> DecodedBody:
-    """Events of one journal record: ``{"session_id": ..., "lines": [[number, line], ...]}``.
+    """Events of one journal record as :func:`encode_batch` wrote it.
 
     Raises:
         BadInput: the record is not of that shape.
     """
     try:
-        document = orjson.loads(record.body)
-        events = [
-            line_event(line, number, str(document["session_id"]), factory)
-            for number, line in document["lines"]
-        ]
+        first, *lines = record.body.split(b"\n")
+        head = orjson.loads(first)
+        session_id, agent_id = str(head["session_id"]), str(head["agent_id"])
+        events = []
+        for number, raw in zip(head["numbers"], lines, strict=True):
+            line = orjson.loads(raw)
+            line = agent_line(line) or line
+            if agent_id:
+                line.setdefault("agentId", agent_id)
+            events.append(line_event(line, number, session_id, factory))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput("The transcript batch can't be read.", why=repr(error)) from error
     return DecodedBody(events, sum(not event.session_id for event in events))

@@ -1,4 +1,4 @@
-"""Import of the client's own transcript files (``~/.claude/projects/**/*.jsonl``).
+"""Import of the client's own transcript files (``~/.claude/projects/**/*.jsonl``) into the journal.
 
 Every line is parsed before anything is kept; a broken one is reported with its file and line and
 the rest is imported. Lines that a fork or an older client's resume copied into another file carry
@@ -7,58 +7,71 @@ the uuid of the original; the file whose conversation ended first is taken for t
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
 from collectors.journal import Journal
-from collectors.transcript_lines import LINE_TYPES, agent_line
-from loop.domain.errors import NotFound
+from collectors.transcript_files import (
+    STDIN,
+    TranscriptFile,
+    archived_files,
+    file_of,
+    files_of_stdin,
+    find_transcripts,
+    is_archive,
+)
+from collectors.transcript_lines import encode_batch
+from collectors.transcript_positions import START, Position, Positions
+from collectors.transcript_reading import LineBatch, LineProblem, TranscriptReader
 
-_BATCH_LINES = 500
-_BATCH_BYTES = 4 * 1024 * 1024
-_MAX_LINE_BYTES = 32 * 1024 * 1024
-_TAIL_BYTES = 256 * 1024
+_TAIL_BYTES = 64 * 1024
+_IN_FLIGHT = 8  # batches on their way to the disk while the next one is read
 
-Progress = Callable[[int, int, Path], None]  # files done, files in all, the file just done
-
-
-@dataclass(frozen=True, slots=True)
-class LineProblem:
-    """A line that was not imported, and why."""
-
-    path: str
-    line: int
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.why}"
+Progress = Callable[[int, int, str], None]
+"""Gets the bytes read, the bytes in all (0: not known) and the name of the file being read."""
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """``imported`` lines are durable in the journal; ``ignored`` ones are of kinds that hold no
-    turn (snapshots, queue operations); ``duplicates`` repeat a uuid of this import."""
+    """``imported`` lines are durable in the journal, this machine's or a server's. ``unchanged``
+    files had nothing new since the last time; the rest is the reader's count."""
 
     files: int = 0
-    lines: int = 0
+    unchanged: int = 0
     imported: int = 0
-    ignored: int = 0
-    duplicates: int = 0
-    sessions: set[str] = field(default_factory=set)
-    problems: list[LineProblem] = field(default_factory=list)
+    reader: TranscriptReader = field(default_factory=TranscriptReader)
+
+    @property
+    def sessions(self) -> set[str]:
+        return self.reader.sessions
+
+    @property
+    def problems(self) -> list[LineProblem]:
+        return self.reader.problems
+
+    @property
+    def duplicates(self) -> int:
+        return self.reader.duplicates
+
+    @property
+    def ignored(self) -> int:
+        return self.reader.ignored
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "files": self.files,
-            "lines": self.lines,
+            "unchanged": self.unchanged,
+            "lines": self.reader.lines,
             "imported": self.imported,
             "ignored": self.ignored,
             "duplicates": self.duplicates,
+            "redacted": self.reader.redacted,
             "sessions": sorted(self.sessions),
             "problems": [
                 {"path": problem.path, "line": problem.line, "why": problem.why}
@@ -73,132 +86,148 @@ def import_transcripts(
     progress: Progress | None = None,
     *,
     credential: str = "",
+    positions: Positions | None = None,
+    stdin: BinaryIO | None = None,
 ) -> ImportReport:
-    """Imports files, directory trees and glob patterns; durable when it returns.
+    """Imports files, directory trees, glob patterns, tar archives and, for ``-``, ``stdin``;
+    durable when it returns.
 
-    Importing a file again changes nothing: its lines have the same event ids.
+    With ``positions`` a file is read from where the last import of it ended. Importing a file
+    again changes nothing anyhow: its lines have the same event ids.
 
     Raises:
         NotFound: a path names no file; nothing was imported.
+        BadInput: an archive is broken; what came before that is imported.
         Unavailable: the journal can't take more; what was imported so far stays.
     """
-    files = sorted(find_transcripts(paths), key=lambda path: (_last_timestamp(path), str(path)))
     report = ImportReport()
-    seen: set[str] = set()
-    for path in files:
-        for batch in _batches(path, report, seen):
-            body = orjson.dumps({"session_id": _session_id(path), "lines": batch})
-            journal.append_sync("transcript", "json", body, credential=credential)
-            report.imported += len(batch)
-        report.files += 1
-        if progress is not None:
-            progress(report.files, len(files), path)
+    writer = _JournalWriter(journal, credential, positions)
+    sources, total_bytes = _sources(paths, stdin, positions, report)
+    done_bytes = 0
+    try:
+        for source in sources:
+            with source.open() as stream:
+                start = START
+                if positions is not None and source.path is not None:
+                    start = positions.find(source.path, stream)
+                done_bytes += start.offset
+                for batch in report.reader.read(source, stream, start):
+                    report.imported += len(batch.lines)
+                    writer.write(source, stream, batch)
+                    if progress is not None:
+                        progress(done_bytes + batch.offset - start.offset, total_bytes, source.name)
+                done_bytes += batch.offset - start.offset
+                writer.finish()
+            report.files += 1
+    finally:
+        writer.save()
     return report
 
 
-def find_transcripts(paths: Iterable[Path | str]) -> list[Path]:
-    """The ``.jsonl`` files that paths, trees and patterns name, each once.
+def open_sources(
+    paths: Iterable[Path | str], stdin: BinaryIO | None
+) -> tuple[Iterator[TranscriptFile], int]:
+    """Everything the paths name, as :func:`import_transcripts` reads it, and its size in bytes
+    (0 where it is not known). Raises :class:`NotFound`."""
+    return _sources(paths, stdin, None, ImportReport())
+
+
+def import_lines(
+    name: str, stream: BinaryIO, journal: Journal, *, first_line: int = 1, credential: str = ""
+) -> ImportReport:
+    """Imports lines of the one file of that name, of which the first has the given number.
 
     Raises:
-        NotFound: one of them names no file.
+        Unavailable: the journal can't take more; what was imported so far stays.
     """
-    found: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given).expanduser()
-        if path.is_file():
-            matches = [path]
-        elif path.is_dir():
-            matches = sorted(path.rglob("*.jsonl"))
-        else:
-            matches = [
-                item
-                for name in sorted(glob.glob(str(path), recursive=True))
-                for item in _files_below(Path(name))
-            ]
-        if not matches:
-            raise NotFound(
-                f"No transcript at {given}.",
-                why="No .jsonl file is there.",
-                fix="Name a file, a directory such as ~/.claude/projects, or a pattern.",
+    report = ImportReport(files=1)
+    writer = _JournalWriter(journal, credential, None)
+    source = TranscriptFile(name, 0, stream=stream)
+    for batch in report.reader.read(source, stream, Position(line=first_line - 1)):
+        report.imported += len(batch.lines)
+        writer.write(source, stream, batch)
+    writer.finish()
+    return report
+
+
+class _JournalWriter:
+    """Hands batches to the journal without waiting for each; moves the positions once durable."""
+
+    def __init__(self, journal: Journal, credential: str, positions: Positions | None) -> None:
+        self._journal = journal
+        self._credential = credential
+        self._positions = positions
+        self._waiting: deque[tuple[Future[None] | None, Callable[[], None]]] = deque()
+
+    def write(self, source: TranscriptFile, stream: BinaryIO, batch: LineBatch) -> None:
+        future = None
+        if batch.lines:
+            body = encode_batch(source.session_id, source.agent_id, batch.numbers, batch.lines)
+            future = self._journal.append_later(
+                "transcript", "json", body, credential=self._credential
             )
-        found.update(dict.fromkeys(match.resolve() for match in matches))
-    return list(found)
+        self._waiting.append((future, lambda: self._move(source, stream, batch)))
+        while len(self._waiting) > _IN_FLIGHT:
+            self._settle()
+
+    def finish(self) -> None:
+        """Waits until everything written is durable."""
+        while self._waiting:
+            self._settle()
+
+    def save(self) -> None:
+        if self._positions is not None:
+            self._positions.save()
+
+    def _settle(self) -> None:
+        future, move = self._waiting.popleft()
+        if future is not None:
+            future.result()
+        move()
+
+    def _move(self, source: TranscriptFile, stream: BinaryIO, batch: LineBatch) -> None:
+        if self._positions is not None and source.path is not None:
+            self._positions.move(
+                source.path, stream, batch.offset, batch.line, ends_line=batch.ends_line
+            )
 
 
-def _files_below(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
+def _sources(
+    paths: Iterable[Path | str],
+    stdin: BinaryIO | None,
+    positions: Positions | None,
+    report: ImportReport,
+) -> tuple[Iterator[TranscriptFile], int]:
+    given = [str(path) for path in paths]
+    found = find_transcripts(path for path in given if path != STDIN)
+    plain = [path for path in found if not is_archive(path)]
+    if positions is not None:
+        changed = [path for path in plain if _has_grown(path, positions)]
+        report.unchanged = len(plain) - len(changed)
+        report.files += report.unchanged
+        plain = changed
+    plain.sort(key=lambda path: (_last_timestamp(path), str(path)))
+    files = [file_of(path) for path in plain]
+    archives = [path for path in found if is_archive(path)]
+    is_known = not archives and STDIN not in given
+    total = sum(file.size_bytes for file in files) if is_known else 0
+    return _in_turn(files, archives, stdin if STDIN in given else None), total
 
 
-def _batches(
-    path: Path, report: ImportReport, seen: set[str]
-) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    batch: list[tuple[int, dict[str, Any]]] = []
-    size = 0
+def _in_turn(
+    files: Sequence[TranscriptFile], archives: Sequence[Path], stdin: BinaryIO | None
+) -> Iterator[TranscriptFile]:
+    yield from files
+    for archive in archives:
+        yield from archived_files(archive)
+    if stdin is not None:
+        yield from files_of_stdin(stdin)
+
+
+def _has_grown(path: Path, positions: Positions) -> bool:
     with open(path, "rb") as file:
-        for number, raw in enumerate(file, start=1):
-            line = _read_line(path, number, raw, report, seen)
-            if line is None:
-                continue
-            batch.append((number, line))
-            size += len(raw)
-            if len(batch) >= _BATCH_LINES or size >= _BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _read_line(
-    path: Path, number: int, raw: bytes, report: ImportReport, seen: set[str]
-) -> dict[str, Any] | None:
-    if not raw.strip():
-        return None
-    report.lines += 1
-    problem = ""
-    line: Any = None
-    if len(raw) > _MAX_LINE_BYTES:
-        problem = f"longer than {_MAX_LINE_BYTES} bytes"
-    else:
-        try:
-            line = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            problem = f"no JSON: {error}"
-    if not problem:
-        problem = _shape_problem(line)
-    if problem:
-        report.problems.append(LineProblem(str(path), number, problem))
-        return None
-    line = agent_line(line) or line
-    if line.get("type") not in LINE_TYPES:
-        report.ignored += 1
-        return None
-    uuid = line.get("uuid")
-    if isinstance(uuid, str) and uuid:
-        if uuid in seen:
-            report.duplicates += 1
-            return None
-        seen.add(uuid)
-    if path.parent.name == "subagents":
-        line.setdefault("agentId", path.stem.removeprefix("agent-"))
-    session_id = line.get("sessionId")
-    report.sessions.add(session_id if isinstance(session_id, str) else _session_id(path))
-    return dict(line)
-
-
-def _shape_problem(line: Any) -> str:
-    if not isinstance(line, dict):
-        return "no JSON object"
-    if not isinstance(line.get("type"), str):
-        return "it has no type"
-    if line["type"] in ("user", "assistant") and not isinstance(line.get("message"), dict):
-        return f"a line of type {line['type']} without a message"
-    if "session_id" in line and "sessionId" not in line:
-        return "output of --output-format stream-json, which is no session file"
-    return ""
-
-
-def _session_id(path: Path) -> str:
-    return path.parent.parent.name if path.parent.name == "subagents" else path.stem
+        position = positions.find(path, file)
+        return position == START or path.stat().st_size != position.offset
 
 
 def _last_timestamp(path: Path) -> str:
@@ -206,8 +235,9 @@ def _last_timestamp(path: Path) -> str:
     with open(path, "rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - _TAIL_BYTES))
-        tail = file.read().splitlines()
-    for raw in reversed(tail):
+        tail = file.read()
+    while tail:
+        tail, _, raw = tail.rstrip(b"\n").rpartition(b"\n")
         try:
             line = orjson.loads(raw)
         except orjson.JSONDecodeError:

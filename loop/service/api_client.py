@@ -79,11 +79,15 @@ class ApiClient:
             return dict(answer)
         envelope = answer.get("error") or {}
         kind = ERRORS.get(envelope.get("code", ""), Unavailable)
-        raise kind(
+        told = kind(
             envelope.get("what") or f"{method} {path} answered {response.status_code}.",
             why=envelope.get("why", ""),
             fix=envelope.get("fix", ""),
         )
+        retry_after = response.headers.get("retry-after", "")
+        if isinstance(told, Unavailable) and retry_after.isdecimal():
+            told.retry_after_seconds = int(retry_after)
+        raise told
 
     def close(self) -> None:
         self._runner.run(self._client.aclose())

@@ -24,6 +24,7 @@ from loop.service.commands.operations import (
     serve,
     settings_group,
 )
+from loop.service.commands.ship import ship
 from loop.service.printing import plain
 
 
@@ -63,6 +64,7 @@ turnwise.add_command(drain)
 turnwise.add_command(demo)
 turnwise.add_command(doctor)
 turnwise.add_command(import_group, "import")
+turnwise.add_command(ship)
 turnwise.add_command(sessions.spend)
 turnwise.add_command(sessions.session)
 turnwise.add_command(sessions.evaluate)

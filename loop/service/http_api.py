@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from io import BytesIO
+from pathlib import PurePosixPath
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collectors.decision_intake import accept_decisions
-from collectors.transcripts import import_transcripts
+from collectors.transcripts import import_lines
 from loop.access.tokens import Authorise, bearer_token, token_check
 from loop.domain.errors import BadInput, Refused
 from loop.service.actions import Actions
@@ -204,22 +204,14 @@ def _transcript_intake(parts: Parts) -> Callable[[Request], Any]:
                 f"path={str(name)!r} names no session file.",
                 fix="Send the file's path below ~/.claude/projects; it ends in .jsonl.",
             )
+        line = _number(request.query_params.get("line"), "line")
         body = await _read_body(request, parts.settings.max_inflated_bytes)
-        return JSONResponse(await run_in_threadpool(_import_one, parts, name, body))
+        report = await run_in_threadpool(
+            import_lines, str(name), BytesIO(body), parts.journal, first_line=line or 1
+        )
+        return JSONResponse(report.as_dict())
 
     return intake
-
-
-def _import_one(parts: Parts, name: PurePosixPath, body: bytes) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="turnwise-transcript-") as folder:
-        # The last three parts say which session and which of its subagents the lines are of.
-        file = Path(folder, *name.parts[-3:]) if not name.is_absolute() else Path(folder, name.name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(body)
-        report = import_transcripts([file], parts.journal).as_dict()
-    for problem in report["problems"]:
-        problem["path"] = str(name)
-    return report
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

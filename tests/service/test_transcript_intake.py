@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from collectors.transcripts import find_transcripts, import_transcripts
+from collectors.transcript_files import find_transcripts
+from collectors.transcripts import import_transcripts
 from loop.domain.errors import BadInput
 from loop.service.api_client import IN_PROCESS_HOST, ApiClient
 from loop.service.assemble import Parts, assemble

@@ -1,19 +1,21 @@
-"""``turnwise import transcripts``: this machine's session files, into a data folder or a server."""
+"""``turnwise import transcripts``: session files, once, into a data folder or a server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loop.service.api_client import ApiClient
 from loop.service.printing import plain, print_json, print_lines, talk
 from loop.service.settings import load_settings
 
-Advance = Callable[[int, int, Path], None]
+Advance = Callable[[int, int, str], None]
 
 
 @click.group()
@@ -30,29 +32,34 @@ def import_group() -> None:
     help="Data folder (default: TURNWISE_DATA_DIR or .turnwise).",
 )
 @click.option("--api", metavar="URL", help="A running server to send them to instead.")
-def transcripts(paths: tuple[str, ...], data: Path | None, api: str | None, as_json: bool) -> None:
-    """Read Claude Code's session files (~/.claude/projects): files, folders or globs.
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Read files from their beginning, not from where the last import ended.",
+)
+def transcripts(
+    paths: tuple[str, ...], data: Path | None, api: str | None, again: bool, as_json: bool
+) -> None:
+    """Read Claude Code's session files (~/.claude/projects): files, folders, globs, tar archives
+    (.tar, .tar.gz, .tgz, .tar.bz2, .tar.xz), or - for lines or an archive on stdin.
 
-    Importing a file again changes nothing. A line that can't be read is named and skipped; the
-    rest is imported. JSON: {files, lines, imported, ignored, duplicates, sessions, problems}.
+    Into a data folder, a file is read from where the last import of it ended. Importing a line
+    again changes nothing. A line that can't be read is named and skipped; the rest is imported.
+
+    \b
+    JSON: {files, unchanged, lines, imported, ignored, duplicates, redacted, sessions,
+           problems: [{path, line, why}]}
     """
     if api and data:
         raise click.UsageError("--data and --api exclude each other.")
-    bar = Progress(
-        TextColumn("Importing"), BarColumn(), MofNCompleteColumn(), console=talk, transient=True
-    )
-    with bar:
-        task = bar.add_task("import", total=None)
-
-        def advance(done: int, total: int, _path: Path) -> None:
-            bar.update(task, completed=done, total=total)
-
-        report = _send(paths, api, advance) if api else _import(paths, data, advance)
+    with progress_bar("Importing") as advance:
+        report = _send(paths, api, advance) if api else _import(paths, data, again, advance)
     if as_json:
         print_json(report)
     else:
+        unchanged = f" ({report['unchanged']} of them unchanged)" if report["unchanged"] else ""
         print_lines(
-            f"{report['imported']} lines of {report['files']} files imported: "
+            f"{report['imported']} lines of {report['files']} files{unchanged} imported: "
             f"{len(report['sessions'])} sessions."
         )
     for problem in report["problems"]:
@@ -60,14 +67,43 @@ def transcripts(paths: tuple[str, ...], data: Path | None, api: str | None, as_j
         talk.print(plain(f"skipped {where}: {problem['why']}"), markup=False)
 
 
-def _import(paths: tuple[str, ...], data: Path | None, advance: Advance) -> dict[str, Any]:
+@contextmanager
+def progress_bar(title: str) -> Iterator[Advance]:
+    """A bar of bytes on stderr where that is a terminal."""
+    bar = Progress(
+        TextColumn(title),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=talk,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(title, total=None)
+
+        def advance(done: int, total: int, _name: str) -> None:
+            bar.update(task, completed=done, total=total or None)
+
+        yield advance
+
+
+def _import(
+    paths: tuple[str, ...], data: Path | None, again: bool, advance: Advance
+) -> dict[str, Any]:
     # Imported here: other commands need no collectors.
+    from collectors.transcript_positions import Positions
     from collectors.transcripts import import_transcripts
     from loop.service.assemble import assemble
 
     parts = assemble(load_settings(data_dir=data))
+    remembered = (
+        nullcontext() if again else Positions.open(parts.settings.data_dir / "transcripts.json")
+    )
     try:
-        report = import_transcripts(paths, parts.journal, advance)
+        with remembered as positions:
+            report = import_transcripts(
+                paths, parts.journal, advance, positions=positions, stdin=sys.stdin.buffer
+            )
         parts.catch_up()
     finally:
         parts.close()
@@ -75,19 +111,10 @@ def _import(paths: tuple[str, ...], data: Path | None, advance: Advance) -> dict
 
 
 def _send(paths: tuple[str, ...], api: str, advance: Advance) -> dict[str, Any]:
-    """Sends file after file; the answers add up to one report."""
-    from collectors.transcripts import find_transcripts
+    """Reads here, so that secrets stay here, and sends batch by batch."""
+    from collectors.transcripts import open_sources
+    from loop.service.shipping import Shipper
 
-    total: dict[str, Any] = {"files": 0, "sessions": [], "problems": []}
-    files = find_transcripts(paths)
+    sources, total_bytes = open_sources(paths, sys.stdin.buffer)
     with ApiClient(api, token=load_settings().api_token) as client:
-        for done, file in enumerate(files, 1):
-            name = "/".join(file.parts[-3:])
-            answer = client.request(
-                "POST", "/v1/transcripts", params={"path": name}, content=file.read_bytes()
-            )
-            for key, value in answer.items():
-                total[key] = total.get(key, type(value)()) + value
-            advance(done, len(files), file)
-    total["sessions"] = sorted(set(total["sessions"]))
-    return total
+        return Shipper(client).ship(sources, total_bytes, advance).as_dict()
