@@ -436,7 +436,9 @@ def test_a_broken_line_is_named_and_the_rest_imported(tmp_path: Path) -> None:
 def test_importing_again_changes_nothing(folder: Path, own_folder: Path) -> None:
     before = ok(own_folder, "spend by session,model,day")
     transcripts = [str(path) for path in sorted(RECORDINGS.glob("*/transcript"))]
-    report = ok(own_folder, "import transcripts", *transcripts)
+    unchanged = ok(own_folder, "import transcripts", *transcripts)
+    assert unchanged["unchanged"] == unchanged["files"] > 0
+    report = ok(own_folder, "import transcripts", *transcripts, "--again")
     assert report["problems"] == []
     assert len(report["sessions"]) == 4
     assert ok(own_folder, "spend by session,model,day") == before
