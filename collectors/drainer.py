@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +27,12 @@ import orjson
 from collectors.attribution import Attribution
 from collectors.body_decoding import decode
 from collectors.claude_code_turns import assemble
+from collectors.copied_requests import without_copies
 from collectors.decision_intake import decision_of
 from collectors.journal import Journal, has_records, recover, sealed_segments
 from collectors.quarantine import Quarantine
 from collectors.segments import read_segment, sync_directory
+from collectors.told_requests import ToldRequests
 from loop.domain.errors import BadInput, Conflict
 from loop.domain.money import PriceBook
 from loop.domain.turns import Content, Event, Turn
@@ -122,6 +124,7 @@ class Drainer:
         self._position = 0
         self._pending: list[str] = []
         self._sessions = _RecentSessions(self.limits.cached_events)
+        self._told = ToldRequests(journal.directory.parent / "told_requests.sqlite", lake)
         self._commits = 0
 
     def drain_once(self) -> DrainReport:
@@ -157,6 +160,7 @@ class Drainer:
                 self._lock_file.close()
                 self._lock_file = None
             self._sessions.clear()
+            self._told.close()
 
     def __enter__(self) -> Drainer:
         return self
@@ -228,15 +232,20 @@ class Drainer:
             for session_id, events in batch.by_session().items()
             if any(event.kind != "metric" for event in events)
         }
+        circles = self._told.circles_of(batch.events.values())
+        relatives = set().union(*circles.values())
         committed = False
         try:
-            self._sessions.load(touched, self.lake)
+            self._sessions.load(touched.keys() | relatives, self.lake)
             new = [event for event in batch.events.values() if not self._sessions.has(event)]
             changed = touched.keys() if again else {event.session_id for event in new}
             if new:
                 self.lake.write_events(new, journal=JOURNAL_NAME, position=self._position)
             self._sessions.add(new)
-            self._write_turns([name for name in touched if name in changed], report)
+            self._write_turns(
+                [name for name in touched if name in changed and name not in relatives], report
+            )
+            self._write_related_turns(circles, changed, report)
             decisions = [decision_of(event) for event in new if event.kind == "decision"]
             if again:
                 decisions = [
@@ -288,11 +297,28 @@ class Drainer:
         return batch
 
     def _write_turns(self, session_ids: Iterable[str], report: DrainReport) -> None:
+        self._write_assembled(
+            ((name, self._sessions.events_of(name)) for name in session_ids), report
+        )
+
+    def _write_related_turns(
+        self, circles: Mapping[str, set[str]], changed: Collection[str], report: DrainReport
+    ) -> None:
+        """Sessions that share requests are assembled together: a change of one may move a request
+        from or to another."""
+        for circle in {frozenset(circles[name]) for name in circles if name in changed}:
+            events = {name: self._sessions.events_of(name) for name in sorted(circle)}
+            self._write_assembled(without_copies(events).items(), report)
+
+    def _write_assembled(
+        self, sessions: Iterable[tuple[str, Iterable[Event]]], report: DrainReport
+    ) -> None:
         turns: list[Turn] = []
         contents: list[Content] = []
-        for session_id in session_ids:
+        emptied: list[str] = []
+        for session_id, events in sessions:
             try:
-                session = assemble(self._sessions.events_of(session_id), self.attribution)
+                session = assemble(events, self.attribution)
                 priced = [price(turn, self.price_book) for turn in session.turns]
                 check_storable([*priced, *session.contents])
             except _ASSEMBLY_ERRORS as error:
@@ -302,8 +328,10 @@ class Drainer:
             report.sessions += 1
             turns += priced
             contents += session.contents
-        if turns or contents:
-            self.lake.write_turns(turns, contents, revision=self._position)
+            if not priced and not session.contents:
+                emptied.append(session_id)
+        if turns or contents or emptied:
+            self.lake.write_turns(turns, contents, revision=self._position, emptied=emptied)
         report.turns += len(turns)
         report.unpriced_turns += sum(turn.cost_microusd is None for turn in turns)
 

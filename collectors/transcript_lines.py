@@ -30,6 +30,7 @@ _KEPT = (
     "uuid", "parentUuid", "subtype", "isSidechain", "isMeta", "agentId", "promptId", "requestId",
     "requestedModel", "effort", "isApiErrorMessage", "apiErrorStatus", "retryAttempt", "error",
     "toolDenialKind", "permissionDecision", "origin", "promptSource", "version", "attributionAgent",
+    "forkedFrom",
 )  # fmt: skip
 _NO_PROMPTS = ("<local-command-", "[Request interrupted")
 _KEPT_MESSAGE = ("id", "role", "model", "content", "stop_reason", "usage")

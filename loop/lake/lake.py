@@ -66,14 +66,20 @@ class Lake:
         return self._events.of_sessions(session_ids)
 
     def write_turns(
-        self, turns: Sequence[Turn], contents: Sequence[Content], *, revision: int
+        self,
+        turns: Sequence[Turn],
+        contents: Sequence[Content],
+        *,
+        revision: int,
+        emptied: Collection[str] = (),
     ) -> None:
         """Stores *whole* sessions as assembled at a revision.
 
-        What a session had at a lower revision and is not in the call any more is removed. A
-        session already stored at a higher revision is left alone.
+        What a session had at a lower revision and is not in the call any more is removed;
+        ``emptied`` names sessions that have neither turn nor text. A session already stored at a
+        higher revision is left alone.
         """
-        self._turns.write(turns, contents, revision=revision)
+        self._turns.write(turns, contents, revision=revision, emptied=emptied)
 
     def turns_of(self, session_ids: Collection[str]) -> list[Turn]:
         """The current turns in total order: (session, started_at_us, sequence, turn_id)."""

@@ -191,14 +191,23 @@ class TurnTable:
         self._turns = RevisedRows(turns, queries, _turn_row)
         self._contents = RevisedRows(contents, queries, _content_row)
 
-    def write(self, turns: Sequence[Turn], contents: Sequence[Content], *, revision: int) -> None:
-        """Stores whole sessions as they are at a revision.
+    def write(
+        self,
+        turns: Sequence[Turn],
+        contents: Sequence[Content],
+        *,
+        revision: int,
+        emptied: Collection[str] = (),
+    ) -> None:
+        """Stores whole sessions as they are at a revision; ``emptied`` ones have nothing any more.
 
         Writing the same again changes nothing. Raises :class:`BadInput` for a value that can't be
         stored and :class:`Unavailable`; after either, the same call may be made again.
         """
         session_ids = sorted(
-            {turn.session_id for turn in turns} | {text.session_id for text in contents}
+            {turn.session_id for turn in turns}
+            | {text.session_id for text in contents}
+            | set(emptied)
         )
         turn_groups = {(turn.session_id, turn.turn_id): [turn] for turn in turns}
         content_groups: dict[tuple[str, str], list[Content]] = defaultdict(list)

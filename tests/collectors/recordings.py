@@ -167,16 +167,23 @@ def transcript_files(name: str) -> list[Path]:
 def transcript_events(name: str) -> list[Event]:
     events = []
     for path in transcript_files(name):
-        lines = []
-        for number, raw in enumerate(path.read_bytes().splitlines(), start=1):
-            line = orjson.loads(raw)
-            if line["type"] in ("user", "assistant", "system"):
-                if path.parent.name == "subagents":
-                    line.setdefault("agentId", path.stem.removeprefix("agent-"))
-                lines.append([number, line])
-        document = orjson.dumps({"session_id": path.stem, "lines": lines})
-        events += decode(Record("transcript", "json", document, RECEIVED_AT_US)).events
+        lines = [orjson.loads(raw) for raw in path.read_bytes().splitlines()]
+        if path.parent.name == "subagents":
+            for line in lines:
+                line.setdefault("agentId", path.stem.removeprefix("agent-"))
+        events += transcript_events_of(lines, path.stem)
     return events
+
+
+def transcript_events_of(lines: Sequence[dict[str, Any]], session_id: str) -> list[Event]:
+    """The events of a transcript's lines; those of kinds that hold no turn are left out."""
+    numbered = [
+        [number, line]
+        for number, line in enumerate(lines, start=1)
+        if line["type"] in ("user", "assistant", "system")
+    ]
+    document = orjson.dumps({"session_id": session_id, "lines": numbered})
+    return decode(Record("transcript", "json", document, RECEIVED_AT_US)).events
 
 
 def _map_ids(node: Any, convert: Any) -> Any:
