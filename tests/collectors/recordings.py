@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collectors.body_decoding import decode
 from collectors.segments import ContentType, Record, RecordKind
+from collectors.transcript_lines import encode_batch
 from loop.domain.turns import Event, Turn
 
 DIRECTORY = Path(__file__).parents[2] / "examples" / "recordings"
@@ -168,22 +169,23 @@ def transcript_events(name: str) -> list[Event]:
     events = []
     for path in transcript_files(name):
         lines = [orjson.loads(raw) for raw in path.read_bytes().splitlines()]
-        if path.parent.name == "subagents":
-            for line in lines:
-                line.setdefault("agentId", path.stem.removeprefix("agent-"))
-        events += transcript_events_of(lines, path.stem)
+        is_agent = path.parent.name == "subagents"
+        agent_id = path.stem.removeprefix("agent-") if is_agent else ""
+        events += transcript_events_of(lines, path.stem, agent_id)
     return events
 
 
-def transcript_events_of(lines: Sequence[dict[str, Any]], session_id: str) -> list[Event]:
+def transcript_events_of(
+    lines: Sequence[dict[str, Any]], session_id: str, agent_id: str = ""
+) -> list[Event]:
     """The events of a transcript's lines; those of kinds that hold no turn are left out."""
-    numbered = [
-        [number, line]
+    numbered = {
+        number: orjson.dumps(line)
         for number, line in enumerate(lines, start=1)
         if line["type"] in ("user", "assistant", "system")
-    ]
-    document = orjson.dumps({"session_id": session_id, "lines": numbered})
-    return decode(Record("transcript", "json", document, RECEIVED_AT_US)).events
+    }
+    body = encode_batch(session_id, agent_id, list(numbered), list(numbered.values()))
+    return decode(Record("transcript", "json", body, RECEIVED_AT_US)).events
 
 
 def _map_ids(node: Any, convert: Any) -> Any:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import orjson
 import pytest
 
-from collectors.body_decoding import decode
 from collectors.claude_code_turns import assemble
-from collectors.segments import Record
 from loop.domain.turns import Event, TokenUsage, Turn
-from tests.collectors.recordings import RECEIVED_AT_US, session_events
+from tests.collectors.recordings import session_events, transcript_events_of
 
 A13 = "a13_oauth_identity"  # writes to the 1-hour cache
 SPLIT = {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 900}
@@ -33,8 +30,7 @@ def told(request_id: str, *, stop_reason: str | None = "end_turn", **usage: Any)
             "usage": usage,
         },
     }
-    body = orjson.dumps({"session_id": "s", "lines": [[1, line]]})
-    return decode(Record("transcript", "json", body, RECEIVED_AT_US)).events
+    return transcript_events_of([line], "s")
 
 
 def only(events: list[Event]) -> Turn:
