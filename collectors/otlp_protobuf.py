@@ -1,19 +1,30 @@
 """OTLP protobuf to events, by walking the messages directly.
 
-``json_format.MessageToDict`` is eight times slower, so it is never used.
+Attributes are most of a record, and most of them say the same in every record of a session. So
+records are read by a copy of OTLP's own message types in which a ``KeyValue`` is left as bytes (a
+message and a byte string look alike on the wire), and equal bytes are decoded once. That takes less
+than half the time of walking the real types; ``json_format.MessageToDict`` takes eight times it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from google.protobuf.descriptor import FileDescriptor  # type: ignore[import-untyped]
+from google.protobuf.descriptor_pb2 import (  # type: ignore[import-untyped]
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
+from google.protobuf.descriptor_pool import DescriptorPool  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from collectors.otlp_decoding import MAX_DEPTH, EventFactory
 from loop.domain.errors import BadInput
@@ -25,6 +36,41 @@ _REQUESTS: dict[str, type[Message]] = {
     "traces": ExportTraceServiceRequest,
 }
 _TOO_DEEP = "[nested too deeply]"
+_LEFT_AS_BYTES = (
+    ".opentelemetry.proto.common.v1.KeyValue",
+    ".opentelemetry.proto.common.v1.AnyValue",
+)
+
+
+def _with_values_as_bytes(request: type[Message]) -> type[Message]:
+    """The message type, read from a pool in which attributes and log bodies are byte strings."""
+    pool = DescriptorPool()
+
+    def add(file: FileDescriptor) -> None:
+        for dependency in file.dependencies:
+            add(dependency)
+        copy = FileDescriptorProto()
+        file.CopyToProto(copy)
+        for message in copy.message_type:
+            if message.name not in ("AnyValue", "ArrayValue", "KeyValueList", "KeyValue"):
+                _leave_values(message)
+        pool.Add(copy)
+
+    add(request.DESCRIPTOR.file)
+    read: type[Message] = GetMessageClass(pool.FindMessageTypeByName(request.DESCRIPTOR.full_name))
+    return read
+
+
+def _leave_values(message: Any) -> None:
+    for field in message.field:
+        if field.type_name in _LEFT_AS_BYTES:
+            field.type = FieldDescriptorProto.TYPE_BYTES
+            field.ClearField("type_name")
+    for nested in message.nested_type:
+        _leave_values(nested)
+
+
+_READ = {signal: _with_values_as_bytes(request) for signal, request in _REQUESTS.items()}
 
 
 def parse(signal: str, body: bytes) -> Message:
@@ -36,16 +82,24 @@ def parse(signal: str, body: bytes) -> Message:
     try:
         return _REQUESTS[signal].FromString(body)
     except DecodeError as error:
-        raise BadInput(
-            f"The body is no OTLP {signal} request.",
-            why=str(error),
-            fix="Send an Export*ServiceRequest in binary protobuf.",
-        ) from error
+        raise _unreadable(signal, error) from error
+
+
+def _unreadable(signal: str, error: Exception) -> BadInput:
+    return BadInput(
+        f"The body is no OTLP {signal} request.",
+        why=str(error),
+        fix="Send an Export*ServiceRequest in binary protobuf.",
+    )
 
 
 def iterate(signal: str, body: bytes, factory: EventFactory) -> Iterator[Event]:
-    """Every event of a body, in its order. Raises BadInput as :func:`parse` does."""
-    return _WALKS[signal](parse(signal, body), factory)
+    """Every event of a body, in its order. Raises BadInput as :func:`parse` does, at the latest
+    where the unreadable part is come to."""
+    try:
+        yield from _WALKS[signal](_READ[signal].FromString(body), factory)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise _unreadable(signal, error) from error
 
 
 def count_later(signal: str, request: Message, latest_us: int) -> int:
@@ -94,7 +148,7 @@ def _walk_logs(request: Any, factory: EventFactory) -> Iterator[Event]:
                     _attributes(record.attributes),
                     resource,
                     time_ns=record.time_unix_nano or record.observed_time_unix_nano,
-                    body=_value(record.body, 0),
+                    body=_PAIRS.value_of(record.body),
                     event_name=record.event_name,
                     scope=scope,
                     trace_id=record.trace_id.hex(),
@@ -167,12 +221,36 @@ def _point_value(kind: str, point: Any) -> Any:
     return {"count": point.count, "sum": point.sum}
 
 
-def _attributes(pairs: Any, depth: int = 0) -> dict[str, Any]:
+class _Pairs(dict[bytes, tuple[str, Any]]):
+    """Key and value by the bytes of a ``KeyValue``; short ones are kept and decoded once."""
+
+    LONGEST_BYTES = 96
+    MOST = 50_000  # some 15 MB; then it starts anew, and what is frequent is soon in it again
+
+    def __missing__(self, raw: bytes) -> tuple[str, Any]:
+        pair = KeyValue.FromString(raw)
+        decoded = pair.key, _any_value(pair.value, 0)
+        if len(raw) <= self.LONGEST_BYTES and not isinstance(decoded[1], list | dict):
+            if len(self) >= self.MOST:
+                self.clear()
+            self[raw] = decoded
+        return decoded
+
+    def value_of(self, raw: bytes) -> Any:
+        """The value of an ``AnyValue``, such as a log's body; ``None`` for none."""
+        return _any_value(AnyValue.FromString(raw), 0) if raw else None
+
+
+_PAIRS = _Pairs()
+
+
+def _attributes(pairs: Iterable[bytes]) -> dict[str, Any]:
+    return dict(map(_PAIRS.__getitem__, pairs))
+
+
+def _any_value(value: Any, depth: int) -> Any:
     # Texts and numbers are by far the most frequent, and cheaper to try than to ask for the kind.
-    return {
-        pair.key: (value := pair.value).string_value or value.int_value or _value(value, depth)
-        for pair in pairs
-    }
+    return value.string_value or value.int_value or _value(value, depth)
 
 
 def _value(value: Any, depth: int) -> Any:
@@ -186,7 +264,7 @@ def _value(value: Any, depth: int) -> Any:
     if kind == "kvlist_value":
         if depth >= MAX_DEPTH:
             return _TOO_DEEP
-        return _attributes(value.kvlist_value.values, depth + 1)
+        return {pair.key: _any_value(pair.value, depth + 1) for pair in value.kvlist_value.values}
     if kind == "bytes_value":
         return value.bytes_value.hex()
     return getattr(value, kind)
