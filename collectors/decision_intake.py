@@ -66,21 +66,22 @@ async def accept_decisions(journal: Journal, body: bytes, *, credential: str = "
 
 def decode_decisions(record: Record, factory: EventFactory) -> DecodedBody:
     """One ``turnwise.decision`` event per decision, with its fields as attributes."""
-    events = [
-        Event(
-            digest("decision", decision.decision_id),
+    events = []
+    for decision in parse_decisions(record.body):
+        stated = asdict(decision)
+        event = Event(
+            digest("decision", stated),
             "decision",
             DECISION_EVENT,
             decision.session_id,
             decision.at_us,
             0,
-            redact_value(asdict(decision)) if factory.redacts else asdict(decision),
+            redact_value(stated) if factory.redacts else stated,
             {},
             record.received_at_us,
             record.credential,
         )
-        for decision in parse_decisions(record.body)
-    ]
+        events.append(event)
     return DecodedBody(events, sum(not event.session_id for event in events))
 
 

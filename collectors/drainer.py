@@ -1,9 +1,10 @@
 """From the journal to the lake: decode, store, assemble, price, and only then let go.
 
-Each cycle binds a set of segments to a position and writes that down (``drain.json``) before the
-lake is touched. After a crash anywhere in between, the next cycle takes the same segments under
-the same position: the lake ignores the position that it has already, the turns are written once
-more with the same content, and the segments are deleted. So what was acknowledged is stored once.
+Each cycle binds a set of segments to a position and writes that down (``drain.json``), with what
+was counted in them, before the lake is touched. After a crash anywhere in between, the next cycle
+takes the same segments under the same position: the lake ignores the position that it has already,
+the turns are written once more with the same content, the counts are those written down, and the
+segments are deleted. So what was acknowledged is stored once and counted once.
 
 One process drains: the lock is held until :meth:`Drainer.close`, which also lets the recent
 sessions' events be kept in memory instead of being read back from the lake.
@@ -12,37 +13,47 @@ sessions' events be kept in memory instead of being read back from the lake.
 from __future__ import annotations
 
 import fcntl
-import os
+import logging
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import orjson
-
 from collectors.attribution import Attribution
 from collectors.body_decoding import decode
 from collectors.claude_code_turns import assemble
 from collectors.copied_requests import without_copies
 from collectors.decision_intake import decision_of
+from collectors.drain_state import DrainState
+from collectors.intake_counts import (
+    IntakeCounts,
+    IntakeSink,
+    Outcome,
+    Source,
+    source_of,
+    source_of_segment,
+)
 from collectors.journal import Journal, has_records, recover, sealed_segments
 from collectors.quarantine import Quarantine
-from collectors.segments import read_segment, sync_directory
+from collectors.recent_sessions import RecentSessions
+from collectors.segments import Record, read_segment
 from collectors.told_requests import ToldRequests
-from loop.domain.errors import BadInput, Conflict
+from loop.domain.errors import BadInput, Conflict, Unavailable
 from loop.domain.money import PriceBook
 from loop.domain.turns import Content, Event, Turn
 
 if TYPE_CHECKING:
     from loop.lake import Lake
 
+logger = logging.getLogger("turnwise")
 JOURNAL_NAME = "collectors"
 WRITTEN_TABLES = ("events", "turns", "contents", "decisions")
 """The tables that the drainer writes, and so compacts."""
+AHEAD = "ahead_of_clock"  # why a record was rejected
+# Why a body was quarantined.
+UNDECODABLE, UNSTORABLE, DAMAGED = "undecodable", "unstorable", "damaged"
 _LIMIT = 2**63
 _YEAR_10000_US = 253_402_300_800_000_000
 # What odd data could make pure code raise; anything else is a fault that must stop the cycle.
@@ -62,14 +73,15 @@ class DrainLimits:
 
 @dataclass(slots=True)
 class DrainReport:
-    """``received`` = ``stored`` + ``duplicates`` over events; ``rejected`` counts bodies that
-    could not be decoded, ``ahead`` records more than a day ahead of the clock: the bodies of both
-    lie in quarantine."""
+    """``received`` = ``stored`` + ``duplicates`` + ``conflicts`` + ``ahead`` over records;
+    ``conflicts`` are stored too. ``rejected`` counts bodies that could not be decoded, ``ahead``
+    records more than a day ahead of the clock: the bodies of both lie in quarantine."""
 
     segments: int = 0
     received: int = 0
     stored: int = 0
     duplicates: int = 0
+    conflicts: int = 0
     rejected: int = 0
     ahead: int = 0
     without_session: int = 0
@@ -82,18 +94,29 @@ class DrainReport:
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
 
+    def add(self, counts: IntakeCounts) -> None:
+        self.received += counts.total("received")
+        self.stored += counts.total("stored")
+        self.duplicates += counts.total("duplicate")
+        self.conflicts += counts.total("conflict")
+        self.rejected += counts.total("bodies_quarantined", UNDECODABLE)
+        self.ahead += counts.total("rejected", AHEAD)
+
 
 @dataclass(slots=True)
 class _Batch:
-    """The decoded events of a set of segments, each id once."""
+    """The decoded events of a set of segments, each id once, where each came from, and what was
+    counted while reading."""
 
     events: dict[str, Event] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    counts: IntakeCounts = field(default_factory=IntakeCounts)
+    without_session: int = 0
 
     def by_session(self) -> dict[str, list[Event]]:
         grouped: dict[str, list[Event]] = {}
         for event in self.events.values():
-            if event.session_id:
-                grouped.setdefault(event.session_id, []).append(event)
+            grouped.setdefault(event.session_id, []).append(event)
         return grouped
 
 
@@ -111,6 +134,7 @@ class Drainer:
         price_book: PriceBook,
         attribution: Attribution | None = None,
         limits: DrainLimits | None = None,
+        intake: IntakeSink | None = None,
     ) -> None:
         self.journal = journal
         self.lake = lake
@@ -118,12 +142,11 @@ class Drainer:
         self.attribution = attribution or Attribution()
         self.limits = limits or DrainLimits()
         self.quarantine = Quarantine(journal.directory.parent / "quarantine")
-        self._state_path = journal.directory / "drain.json"
+        self.intake = intake
         self._mutex = threading.Lock()
         self._lock_file: IO[bytes] | None = None
-        self._position = 0
-        self._pending: list[str] = []
-        self._sessions = _RecentSessions(self.limits.cached_events)
+        self._state: DrainState | None = None
+        self._sessions = RecentSessions(self.limits.cached_events)
         self._told = ToldRequests(journal.directory.parent / "told_requests.sqlite", lake)
         self._commits = 0
 
@@ -139,14 +162,15 @@ class Drainer:
             self.journal.seal()
             recover(self.journal.directory)
             report = DrainReport()
-            if self._pending:
-                known = [self.journal.directory / name for name in self._pending]
-                self._drain_or_part(known, report, again=True)
+            state = self._open_state()
+            if state.pending:
+                bound = [self.journal.directory / name for name in state.pending]
+                self._drain_or_part(bound, state, report, bound=True)
             for paths in _in_batches(
                 sealed_segments(self.journal.directory), self.limits.batch_bytes
             ):
-                self._bind(paths)
-                self._drain_or_part(paths, report, again=False)
+                self._drain_or_part(paths, state, report)
+            self._tell(state)
             return report
 
     def is_drained(self) -> bool:
@@ -159,6 +183,7 @@ class Drainer:
             if self._lock_file is not None:
                 self._lock_file.close()
                 self._lock_file = None
+            self._state = None
             self._sessions.clear()
             self._told.close()
 
@@ -183,91 +208,111 @@ class Drainer:
                 fix="Let the running service do it, or stop it first.",
             ) from error
         self._lock_file = file
-        self._load_state()
 
-    def _load_state(self) -> None:
-        self._position, self._pending = self.lake.max_revision(), []
-        if self._state_path.exists():
-            state = orjson.loads(self._state_path.read_bytes())
-            self._position = max(self._position, state["position"])
-            directory = self.journal.directory
-            self._pending = [name for name in state["pending"] if (directory / name).exists()]
-            if self._pending:
-                self._position = state["position"]
+    def _open_state(self) -> DrainState:
+        if self._state is None:
+            self._state = DrainState(self.journal.directory, self.lake.max_revision())
+        return self._state
 
-    def _bind(self, paths: list[Path]) -> None:
-        """Binds segments to the next position, durably."""
-        self._position = max(self._position + 1, time.time_ns() // 1000)
-        self._save_state([path.name for path in paths])
-
-    def _save_state(self, pending: list[str]) -> None:
-        temporary = self._state_path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            file.write(orjson.dumps({"position": self._position, "pending": pending}))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self._state_path)
-        sync_directory(self.journal.directory)
-        self._pending = pending
-
-    def _drain_or_part(self, paths: list[Path], report: DrainReport, *, again: bool) -> None:
+    def _drain_or_part(
+        self,
+        paths: list[Path],
+        state: DrainState,
+        report: DrainReport,
+        *,
+        bound: bool = False,
+        rewrite: bool = False,
+    ) -> None:
         """Drains a batch; one that the lake can't hold goes segment by segment, and the segment
         that is at fault into quarantine."""
         try:
-            self._drain(paths, report, again=again)
+            self._drain(paths, state, report, bound=bound, rewrite=bound or rewrite)
         except BadInput as error:
             if len(paths) == 1:
                 self.quarantine.put_segment(paths[0], str(error))
                 report.quarantined.append(f"{paths[0].name}: {error}")
-                self._let_go(paths)
+                counts = _all_quarantined(paths[0])
+                state.bind(state.next_position(), [paths[0].name], counts)
+                report.add(counts)
+                self._let_go(paths, state)
                 return
             for path in paths:
-                self._bind([path, *(other for other in paths if other > path)])
-                self._drain_or_part([path], report, again=True)
+                self._drain_or_part([path], state, report, rewrite=True)
 
-    def _drain(self, paths: list[Path], report: DrainReport, *, again: bool) -> None:
+    def _drain(
+        self,
+        paths: list[Path],
+        state: DrainState,
+        report: DrainReport,
+        *,
+        bound: bool,
+        rewrite: bool,
+    ) -> None:
+        """``bound``: the paths are bound to the position already. ``rewrite``: what follows from
+        events that are stored may be missing, so it is written again."""
         batch = self._read(paths, report)
-        touched = {
-            session_id: events
-            for session_id, events in batch.by_session().items()
-            if any(event.kind != "metric" for event in events)
-        }
+        by_session = batch.by_session()
         circles = self._told.circles_of(batch.events.values())
         relatives = set().union(*circles.values())
         committed = False
         try:
-            self._sessions.load(touched.keys() | relatives, self.lake)
-            new = [event for event in batch.events.values() if not self._sessions.has(event)]
-            changed = touched.keys() if again else {event.session_id for event in new}
-            if new:
-                self.lake.write_events(new, journal=JOURNAL_NAME, position=self._position)
-            self._sessions.add(new)
+            self._sessions.load(by_session.keys() - {""} | relatives, self.lake)
+            new = self._store_events(batch, by_session, paths, state, bound=bound)
+            counted = state.counts or IntakeCounts()
+            changed = by_session.keys() if rewrite else {event.session_id for event in new}
             self._write_turns(
-                [name for name in touched if name in changed and name not in relatives], report
+                [
+                    name
+                    for name in changed - relatives - {""}
+                    if any(event.kind != "metric" for event in by_session[name])
+                ],
+                state.position,
+                report,
             )
-            self._write_related_turns(circles, changed, report)
-            decisions = [decision_of(event) for event in new if event.kind == "decision"]
-            if again:
-                decisions = [
-                    decision_of(event)
-                    for event in batch.events.values()
-                    if event.kind == "decision"
-                ]
+            self._write_related_turns(circles, changed, state.position, report)
+            decisions = [
+                decision_of(event)
+                for event in (batch.events.values() if rewrite else new)
+                if event.kind == "decision"
+            ]
             if decisions:
-                self.lake.write_decisions(decisions, journal=JOURNAL_NAME, position=self._position)
+                self.lake.write_decisions(decisions, journal=JOURNAL_NAME, position=state.position)
             committed = True
         finally:
             if not committed:
                 self._sessions.clear()  # what they hold may not be in the lake
         report.segments += len(paths)
-        report.stored += len(new)
-        report.duplicates += len(batch.events) - len(new)
         report.decisions += len(decisions)
-        self._let_go(paths)
+        report.without_session += batch.without_session
+        report.add(counted)
+        self._let_go(paths, state)
         self._sessions.trim()
         self._commits += 1
         if self._commits % self.limits.commits_per_compaction == 0:
             self.lake.compact(WRITTEN_TABLES)
+
+    def _store_events(
+        self,
+        batch: _Batch,
+        by_session: dict[str, list[Event]],
+        paths: list[Path],
+        state: DrainState,
+        *,
+        bound: bool,
+    ) -> list[Event]:
+        """Stores what the lake does not have yet, and returns it; binds the paths before."""
+        named = (name for name in by_session if name)
+        new = [event for name in named for event in self._sessions.take_new(name, by_session[name])]
+        if nameless := by_session.get(""):
+            # There may be any number of these over time: they are looked up, never kept.
+            stored = self.lake.stored_event_ids("", nameless)
+            new += [event for event in nameless if event.event_id not in stored]
+        if not bound or state.counts is None:
+            position = state.position if bound else state.next_position()
+            state.bind(position, [path.name for path in paths], _with_outcomes(batch, new))
+        if new:
+            self.lake.write_events(new, journal=JOURNAL_NAME, position=state.position)
+        return new
 
     def _read(self, paths: list[Path], report: DrainReport) -> _Batch:
         batch = _Batch()
@@ -276,42 +321,57 @@ class Drainer:
             if content.damage:
                 self.quarantine.put_segment(path, content.damage)
                 report.quarantined.append(f"{path.name}: {content.damage}")
+                source = source_of_segment(path)
+                batch.counts.add(source, "bodies", count=content.lost)
+                batch.counts.add(source, "bodies_quarantined", DAMAGED, content.lost)
             for index, record in enumerate(content.records):
                 try:
-                    decoded = decode(record)
+                    self._read_record(record, f"{path.stem}-{index}", batch, report)
                 except BadInput as error:
                     self.quarantine.put_record(f"{path.stem}-{index}", record, str(error))
-                    report.rejected += 1
+                    batch.counts.add(source_of(record), "bodies_quarantined", UNDECODABLE)
                     report.quarantined.append(f"{path.name} record {index}: {error}")
-                    continue
-                if decoded.ahead:
-                    reason = f"{decoded.ahead} of its records are more than 24 hours ahead of now"
-                    self.quarantine.put_record(f"{path.stem}-{index}", record, reason)
-                    report.ahead += decoded.ahead
-                    report.quarantined.append(f"{path.name} record {index}: {reason}")
-                report.received += len(decoded.events)
-                report.without_session += decoded.without_session
-                for event in decoded.events:
-                    if batch.events.setdefault(event.event_id, event) is not event:
-                        report.duplicates += 1
         return batch
 
-    def _write_turns(self, session_ids: Iterable[str], report: DrainReport) -> None:
-        self._write_assembled(
-            ((name, self._sessions.events_of(name)) for name in session_ids), report
-        )
+    def _read_record(self, record: Record, name: str, batch: _Batch, report: DrainReport) -> None:
+        if record.kind == "refusals":
+            batch.counts.add_refusals(record)
+            return
+        source = source_of(record)
+        batch.counts.add(source, "bodies")
+        decoded = decode(record)
+        if decoded.ahead:
+            reason = f"{decoded.ahead} of its records are more than 24 hours ahead of now"
+            self.quarantine.put_record(name, record, reason)
+            batch.counts.add(source, "rejected", AHEAD, decoded.ahead)
+            report.quarantined.append(f"{name}: {reason}")
+        batch.counts.add(source, "received", count=len(decoded.events) + decoded.ahead)
+        batch.without_session += decoded.without_session
+        for event in decoded.events:
+            if batch.events.setdefault(event.event_id, event) is event:
+                batch.sources[event.event_id] = source
+            else:
+                batch.counts.add(source, "duplicate")
+
+    def _write_turns(self, session_ids: Iterable[str], revision: int, report: DrainReport) -> None:
+        sessions = ((name, self._sessions.events_of(name)) for name in session_ids)
+        self._write_assembled(sessions, revision, report)
 
     def _write_related_turns(
-        self, circles: Mapping[str, set[str]], changed: Collection[str], report: DrainReport
+        self,
+        circles: Mapping[str, set[str]],
+        changed: Collection[str],
+        revision: int,
+        report: DrainReport,
     ) -> None:
         """Sessions that share requests are assembled together: a change of one may move a request
         from or to another."""
         for circle in {frozenset(circles[name]) for name in circles if name in changed}:
             events = {name: self._sessions.events_of(name) for name in sorted(circle)}
-            self._write_assembled(without_copies(events).items(), report)
+            self._write_assembled(without_copies(events).items(), revision, report)
 
     def _write_assembled(
-        self, sessions: Iterable[tuple[str, Iterable[Event]]], report: DrainReport
+        self, sessions: Iterable[tuple[str, Iterable[Event]]], revision: int, report: DrainReport
     ) -> None:
         turns: list[Turn] = []
         contents: list[Content] = []
@@ -331,11 +391,11 @@ class Drainer:
             if not priced and not session.contents:
                 emptied.append(session_id)
         if turns or contents or emptied:
-            self.lake.write_turns(turns, contents, revision=self._position, emptied=emptied)
+            self.lake.write_turns(turns, contents, revision=revision, emptied=emptied)
         report.turns += len(turns)
         report.unpriced_turns += sum(turn.cost_microusd is None for turn in turns)
 
-    def _let_go(self, paths: list[Path]) -> None:
+    def _let_go(self, paths: list[Path], state: DrainState) -> None:
         archive = self.limits.archive_directory
         for path in paths:
             if archive is None:
@@ -343,45 +403,32 @@ class Drainer:
             elif path.exists():
                 archive.mkdir(parents=True, exist_ok=True)
                 path.rename(archive / path.name)
-        let_go = {path.name for path in paths}
-        self._save_state([name for name in self._pending if name not in let_go])
+        state.let_go()
+
+    def _tell(self, state: DrainState) -> None:
+        try:
+            state.tell(self.intake, JOURNAL_NAME)
+        except Unavailable as error:
+            logger.warning("counts of what was received wait for the control store: %s", error)
 
 
-class _RecentSessions:
-    """Events of the sessions that were touched last; whole sessions leave, the oldest first."""
+def _with_outcomes(batch: _Batch, new: list[Event]) -> IntakeCounts:
+    """The batch's counts with what became of each event that was not rejected."""
+    counts = IntakeCounts(batch.counts.rows())
+    for event in new:
+        outcome: Outcome = "conflict" if event.conflict else "stored"
+        counts.add(batch.sources[event.event_id], outcome)
+    for event_id in batch.events.keys() - {event.event_id for event in new}:
+        counts.add(batch.sources[event_id], "duplicate")
+    return counts
 
-    def __init__(self, max_events: int) -> None:
-        self._max_events = max_events
-        self._events: OrderedDict[str, dict[str, Event]] = OrderedDict()
 
-    def load(self, session_ids: Iterable[str], lake: Lake) -> None:
-        missing = [name for name in session_ids if name not in self._events]
-        if missing:
-            stored = lake.events_of(missing)
-            for name in missing:
-                self._events[name] = {event.event_id: event for event in stored.get(name, [])}
-        for name in session_ids:
-            self._events.move_to_end(name)
-
-    def has(self, event: Event) -> bool:
-        return event.event_id in self._events.get(event.session_id, {})
-
-    def add(self, events: Iterable[Event]) -> None:
-        for event in events:
-            if event.session_id in self._events:
-                self._events[event.session_id][event.event_id] = event
-
-    def events_of(self, session_id: str) -> list[Event]:
-        return list(self._events[session_id].values())
-
-    def trim(self) -> None:
-        held = sum(len(events) for events in self._events.values())
-        while held > self._max_events and self._events:
-            _, events = self._events.popitem(last=False)
-            held -= len(events)
-
-    def clear(self) -> None:
-        self._events.clear()
+def _all_quarantined(path: Path) -> IntakeCounts:
+    counts = IntakeCounts()
+    for record in read_segment(path).records:
+        counts.add(source_of(record), "bodies")
+        counts.add(source_of(record), "bodies_quarantined", UNSTORABLE)
+    return counts
 
 
 def price(turn: Turn, price_book: PriceBook) -> Turn:

@@ -1,8 +1,8 @@
 """OTLP bodies to events: logs, metrics and traces in protobuf or JSON.
 
 A record gets the same ``event_id`` whichever protocol carried it and however often it was sent:
-the id is a digest of what identifies it (for a log its session, time, sequence, name and
-attributes; for a span its trace and span id; for a metric point its attributes, times and value).
+the id is a digest of all that it says, its resource included. What makes two records that say
+different things the same record is told by ``collectors.event_identity``.
 
 What OTLP keeps outside the attributes is added to them under ``otel.`` names: ``otel.trace_id``,
 ``otel.span_id``, ``otel.parent_span_id``, ``otel.ended_at_us``, ``otel.status_code``,
@@ -16,6 +16,7 @@ environment, so anybody can put another's there.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,6 +41,8 @@ class EventFactory:
     credential: str
     redacts: bool
     without_session: int = 0
+    _resource: Mapping[str, Any] | None = None
+    _resource_digest: str = ""
 
     def log(
         self,
@@ -59,11 +62,11 @@ class EventFactory:
         at_us = max(0, time_ns // 1000) or _stated_time_us(attributes) or self.received_at_us
         if body is not None and body != name:
             attributes["otel.body"] = body
-        event_id = digest("log", session_id, time_ns, sequence, name, attributes)
         if trace_id:
             attributes["otel.trace_id"] = trace_id
         if span_id:
             attributes["otel.span_id"] = span_id
+        event_id = self._digest("log", session_id, time_ns, name, attributes, resource)
         return self._event(event_id, "log", name, session_id, at_us, sequence, attributes, resource)
 
     def span(
@@ -82,7 +85,6 @@ class EventFactory:
         events: list[dict[str, Any]],
     ) -> Event:
         session_id = self._session_id(attributes)
-        event_id = digest("span", trace_id, span_id)
         attributes["otel.trace_id"] = trace_id
         attributes["otel.span_id"] = span_id
         if parent_span_id:
@@ -94,6 +96,7 @@ class EventFactory:
             attributes["otel.status_message"] = status_message
         if events:
             attributes["otel.events"] = events
+        event_id = self._digest("span", session_id, start_ns, name, attributes, resource)
         at_us = max(0, start_ns // 1000) or self.received_at_us
         return self._event(event_id, "span", name, session_id, at_us, 0, attributes, resource)
 
@@ -110,15 +113,28 @@ class EventFactory:
         temporality: int,
     ) -> Event:
         session_id = self._session_id(attributes)
-        event_id = digest("metric", name, attributes, start_ns, end_ns, value)
         attributes["otel.value"] = value
         attributes["otel.started_at_us"] = start_ns // 1000
         if unit:
             attributes["otel.unit"] = unit
         if temporality:
             attributes["otel.temporality"] = temporality
+        event_id = self._digest("metric", session_id, end_ns, name, attributes, resource)
         at_us = max(0, end_ns // 1000) or self.received_at_us
         return self._event(event_id, "metric", name, session_id, at_us, 0, attributes, resource)
+
+    def _digest(
+        self,
+        kind: str,
+        session_id: str,
+        time_ns: int,
+        name: str,
+        attributes: Mapping[str, Any],
+        resource: Mapping[str, Any],
+    ) -> str:
+        if resource is not self._resource:  # one resource speaks for many records
+            self._resource, self._resource_digest = resource, digest(resource)
+        return digest(kind, session_id, time_ns, name, attributes, self._resource_digest)
 
     def _session_id(self, attributes: Mapping[str, Any]) -> str:
         session_id = attributes.get("session.id")
@@ -159,7 +175,15 @@ class EventFactory:
 
 def digest(*parts: Any) -> str:
     """32 hex digits over the canonical JSON of the parts (key order makes no difference)."""
-    return blake2b(orjson.dumps(parts, option=_DIGEST_OPTIONS), digest_size=16).hexdigest()
+    return blake2b(canonical(parts), digest_size=16).hexdigest()
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys."""
+    try:
+        return orjson.dumps(value, option=_DIGEST_OPTIONS)
+    except orjson.JSONEncodeError:  # an integer beyond 64 bits or half a surrogate pair
+        return json.dumps(value, sort_keys=True, default=str).encode()
 
 
 _DIGEST_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS

@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, get_args
 
-RecordKind = Literal["logs", "metrics", "traces", "transcript", "decisions"]
+RecordKind = Literal["logs", "metrics", "traces", "transcript", "decisions", "refusals"]
 ContentType = Literal["protobuf", "json"]
 
 MAGIC = b"TWJ1"
@@ -47,14 +47,24 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class SegmentContent:
-    """``damage`` is "" unless acknowledged records can't be read; a torn tail is no damage."""
+    """``damage`` is "" unless acknowledged records can't be read; a torn tail is no damage.
+
+    ``lost`` says how many records are known to be unreadable.
+    """
 
     records: tuple[Record, ...]
     damage: str = ""
+    lost: int = 0
 
 
 def new_segment_name() -> str:
     return f"{time.time_ns() // 1000:016d}-{os.getpid():07d}-{next(_counter):06d}"
+
+
+def created_at_us(path: Path) -> int:
+    """When a segment was begun, by its name; 0 for a name of another form."""
+    stated = path.name.partition("-")[0]
+    return int(stated) if stated.isdecimal() and len(stated) == 16 else 0
 
 
 def encode_record(record: Record) -> bytes:
@@ -84,9 +94,8 @@ def read_segment(path: Path) -> SegmentContent:
     expected = _expected_records(data)
     records = tuple(_iterate(data, len(data) - (_TRAILER.size if expected is not None else 0)))
     if expected is not None and len(records) != expected:
-        return SegmentContent(
-            records, f"record {len(records) + 1} of {expected} fails its checksum"
-        )
+        damage = f"record {len(records) + 1} of {expected} fails its checksum"
+        return SegmentContent(records, damage, expected - len(records))
     return SegmentContent(records)
 
 

@@ -1,7 +1,8 @@
 """The events of one session, sorted into the facts that turns are assembled from.
 
-Everything here depends on the *set* of events alone: they are deduplicated by id and brought into
-one total order first. Time orders them, not ``event.sequence``: it restarts with each process.
+Everything here depends on the *set* of events alone: they are deduplicated by id, of those that
+disagree one rules (``collectors.event_identity``), and what is left is brought into one total
+order. Time orders events, not ``event.sequence``: it restarts with each process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from collectors.event_fields import integer, text
+from collectors.event_identity import ruling_events
 from collectors.raw_bodies import (
     RawResponse,
     ToolResult,
@@ -154,7 +156,8 @@ def _in_order(events: Iterable[Event]) -> list[Event]:
         ):
             unique[event.event_id] = event
     return sorted(
-        unique.values(), key=lambda event: (event.at_us, event.sequence, event.name, event.event_id)
+        ruling_events(unique.values()),
+        key=lambda event: (event.at_us, event.sequence, event.name, event.event_id),
     )
 
 

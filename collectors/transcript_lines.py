@@ -140,9 +140,11 @@ def line_event(
     if line.get("isSidechain") is True:
         kept.setdefault("agentId", SIDECHAIN)  # older clients name no agent
     session_id = text(line, "sessionId") or session_id
-    uuid = text(line, "uuid")
+    # Without a uuid, all of the line tells it from others; with one, what is kept of it does, so
+    # that a line says the same however it came (by itself, or wrapped in a line of its parent).
+    stated = kept if text(line, "uuid") else line
     return Event(
-        digest("transcript", session_id, uuid) if uuid else digest("transcript", session_id, line),
+        digest("transcript", session_id, line.get("timestamp"), line.get("type"), stated),
         "transcript",
         _EVENT_PREFIX + text(line, "type"),
         session_id,

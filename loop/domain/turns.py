@@ -25,7 +25,8 @@ TurnStatus = Literal["ok", "error", "refused"]
 class Event:
     """One received log record, span, metric point, transcript line or gateway decision.
 
-    ``event_id`` is a digest of the record's identifying content: a record sent twice has one id.
+    ``event_id`` is a digest of all that the record says: a record sent twice has one id, and two
+    records with one identity that say different things have two (``collectors.event_identity``).
     ``attributes`` holds record attributes; ``resource`` the emitter's, which never override them.
     """
 
@@ -39,6 +40,7 @@ class Event:
     resource: Mapping[str, object]
     received_at_us: int
     credential: str = ""  # who sent it, by token; "" on an open loopback port
+    conflict: str = ""  # the conflict that it belongs to, where one was known when it was stored
 
 
 @dataclass(frozen=True, slots=True)

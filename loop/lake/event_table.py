@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
+import pyarrow as pa
 
 from loop.domain.turns import Event
 from loop.lake.delta_log import DeltaLog
 from loop.lake.queries import LakeQueries, to_rows
-from loop.lake.rows import plain, to_arrow
+from loop.lake.rows import day_of, plain, to_arrow
 from loop.lake.schemas import EVENTS
 from loop.lake.session_files import SessionFiles
 
@@ -25,6 +26,7 @@ _FIELDS = (
     "sequence",
     "received_at_us",
     "credential",
+    "conflict",
 )
 
 
@@ -72,6 +74,21 @@ class EventTable:
             found[event.session_id].append(event)
         return found
 
+    def stored_ids(self, session_id: str, events: Sequence[Event]) -> set[str]:
+        """The ids of those of a session's events that are stored, found by their days."""
+        days = {day_of(event.at_us) for event in events}
+        files = [file for file in self._session_files.holding({session_id}) if file.day in days]
+        if not files:
+            return set()
+        wanted = pa.table({"event_id": [event.event_id for event in events]})
+        rows = self._queries.run(
+            "SELECT DISTINCT event_id FROM events_rows SEMI JOIN wanted_events USING (event_id)",
+            files={"events": files},
+            sessions={session_id},
+            tables={"wanted_events": wanted},
+        )
+        return set(rows["event_id"].to_pylist())
+
 
 def _arrival(row: dict[str, Any]) -> tuple[int, str]:
     return row["received_at_us"], row["credential"]
@@ -85,6 +102,7 @@ def _to_row(event: Event, resource: str) -> dict[str, Any]:
 
 
 def _to_event(row: dict[str, Any]) -> Event:
+    row["conflict"] = row["conflict"] or ""  # null in rows of version 1
     return Event(
         **{name: row[name] for name in _FIELDS},
         attributes=json.loads(row["attributes"]),

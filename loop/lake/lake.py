@@ -65,6 +65,13 @@ class Lake:
         """The events of each session (every one asked for has a key), each event once."""
         return self._events.of_sessions(session_ids)
 
+    def stored_event_ids(self, session_id: str, events: Sequence[Event]) -> set[str]:
+        """The ids of those events, all of one session, that are stored under their own day.
+
+        Reads the ids alone: for sessions of any size, such as that of the events without one.
+        """
+        return self._events.stored_ids(session_id, events)
+
     def write_turns(
         self,
         turns: Sequence[Turn],

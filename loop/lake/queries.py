@@ -52,7 +52,12 @@ CURRENT: dict[str, str] = {
     "clusters": """
         SELECT * FROM {rows} QUALIFY clustered_at_us = max(clustered_at_us) OVER ()
         AND cluster_id <> ''""",
-    "decisions": "SELECT DISTINCT ON (decision_id) * FROM {rows} ORDER BY decision_id, at_us",
+    # The earliest; collectors/event_identity.py has the same order for those that tie.
+    "decisions": """
+        SELECT DISTINCT ON (decision_id) * FROM {rows}
+        ORDER BY decision_id, at_us, session_id, agent_id, serial, policy_version, policy_digest,
+            arm, bucket, propensity, rule_id, requested_model, routed_model,
+            upstream_status NULLS FIRST""",
     "estimates": "SELECT * FROM {rows}",
     "charges": "SELECT * FROM {rows}",
 }

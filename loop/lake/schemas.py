@@ -113,13 +113,13 @@ _DIGEST = Column("digest", STRING, "Digest of what the row says; equal digests a
 
 EVENTS = TableSchema(
     "events",
-    1,
+    2,
     "Raw truth, append-only: each received log record, span, metric point and transcript line.",
     "at",
     (
         DAY,
         Column("session_id", STRING, "Session that the record belongs to."),
-        Column("event_id", STRING, "Digest of the identifying content: a re-sent record has one."),
+        Column("event_id", STRING, "Digest of what the record says: sent again, it has the same."),
         Column("kind", STRING, "`log`, `span`, `metric`, `transcript` or `decision`."),
         Column("name", STRING, "Name of the record, such as `claude_code.api_request`."),
         Column("at", TIMESTAMP, "When it happened, by the client's clock."),
@@ -128,6 +128,12 @@ EVENTS = TableSchema(
         Column("resource", STRING, "The emitter's attributes as a JSON object."),
         Column("received_at", TIMESTAMP, "When the collector received it."),
         Column("credential", STRING, "Who sent it, by token; empty on an open loopback port."),
+        Column(
+            "conflict",
+            STRING,
+            "Id of a conflict: a record of the same identity that says something else was stored "
+            "before. Empty or null: none.",
+        ),
     ),
 )
 

@@ -17,6 +17,7 @@ from loop.access.credentials import CredentialStore
 from loop.access.directory import DirectorySource
 from loop.access.organization_store import OrganizationStore
 from loop.access.records import AccessLog
+from loop.control.intake_log import IntakeLog
 from loop.control.stage_progress import StageLog
 from loop.control.store import open_control_store
 from loop.domain.errors import Conflict
@@ -71,6 +72,7 @@ class Parts:
             self.lake,
             self.price_book,
             Attribution(org_path_attributes=self.settings.org_attributes),
+            intake=self.intake_log,
         )
 
     @cached_property
@@ -92,6 +94,10 @@ class Parts:
     @cached_property
     def callers(self) -> CallerCheck:
         return CallerCheck(self.settings.api_token, self.directories, self.credentials)
+
+    @cached_property
+    def intake_log(self) -> IntakeLog:
+        return IntakeLog(self.engine)
 
     @cached_property
     def stage_log(self) -> StageLog:

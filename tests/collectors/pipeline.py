@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collectors.drainer import Drainer, DrainLimits
+from collectors.intake_counts import IntakeSink
 from collectors.journal import Journal, JournalLimits
 from collectors.otlp_grpc import serve_grpc
 from collectors.otlp_http import Authorise, BodyLimits, anyone
@@ -34,11 +35,13 @@ class Pipeline:
 
 
 @contextmanager
-def pipeline(directory: Path, limits: DrainLimits | None = None) -> Iterator[Pipeline]:
+def pipeline(
+    directory: Path, limits: DrainLimits | None = None, intake: IntakeSink | None = None
+) -> Iterator[Pipeline]:
     lake = Lake.open(str(directory / "lake"))
     with (
         Journal(directory / "journal", ROOMY) as journal,
-        Drainer(journal, lake, PRICES, limits=limits) as drainer,
+        Drainer(journal, lake, PRICES, limits=limits, intake=intake) as drainer,
     ):
         yield Pipeline(journal, drainer, lake)
 
