@@ -16,6 +16,7 @@ from collectors.drain_state import DrainState
 from collectors.drainer import Drainer, DrainLimits
 from collectors.journal import Journal
 from collectors.quarantine import Quarantine
+from collectors.segments import SEALED
 from loop.control.intake_log import IntakeLog
 from loop.control.store import open_control_store
 from loop.domain.policies import Decision
@@ -51,10 +52,14 @@ def killed_at(nth: int) -> Iterator[list[str]]:
     seen: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
 
-        def fatal(original: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def fatal(owner: type, name: str) -> Callable[..., Any]:
+            original = getattr(owner, name)
+
             def step(*args: Any, **kwargs: Any) -> Any:
+                if owner is Path and args[0].suffix != SEALED:
+                    return original(*args, **kwargs)
                 number = len(seen)
-                seen.append(name)
+                seen.append(f"{owner.__name__}.{name}")
                 if number == nth:
                     raise Killed
                 return original(*args, **kwargs)
@@ -62,7 +67,7 @@ def killed_at(nth: int) -> Iterator[list[str]]:
             return step
 
         for owner, name in STEPS:
-            patch.setattr(owner, name, fatal(getattr(owner, name), f"{owner.__name__}.{name}"))
+            patch.setattr(owner, name, fatal(owner, name))
         yield seen
 
 
