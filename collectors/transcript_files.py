@@ -25,6 +25,7 @@ _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _TAR_MAGIC_AT, _TAR_MAGIC = 257, b"ustar"
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _SUBAGENTS = "subagents"
+_READ_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class TranscriptFile:
             with _whole_archive(self.name):
                 yield self.stream
         elif self.path is not None:
-            with open(self.path, "rb") as file:
+            with open(self.path, "rb", buffering=_READ_BYTES) as file:
                 yield file
 
     @property
