@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from collectors.attribution import Attribution, Owner, owner_of
 from collectors.contents import PromptFacts, assemble_contents, prompt_facts
 from collectors.event_fields import boolean, integer, text
+from collectors.metric_turns import metric_turns
 from collectors.request_usage import request_terms, request_usage
-from collectors.session_facts import RequestFacts, SessionFacts, read_session
+from collectors.session_facts import DECISION, RequestFacts, SessionFacts, read_session
+from collectors.token_metrics import METERED
 from collectors.tool_calls import ToolFacts, read_tools
 from loop.domain.turns import (
     Content,
@@ -75,7 +77,20 @@ def assemble(events: Iterable[Event], attribution: Attribution | None = None) ->
         )
         for request in sorted(facts.requests, key=_total_order)
     ]
-    return AssembledSession(tuple(turns), assemble_contents(facts, tools, turns, prompts))
+    contents = assemble_contents(facts, tools, turns, prompts)
+    turns += metric_turns(
+        facts.events,
+        turns,
+        facts.by_name.get(DECISION, []),
+        lambda point: owner_of([point], rules, session_owner),
+    )
+    turns.sort(key=lambda turn: (turn.started_at_us, turn.sequence, turn.turn_id))
+    return AssembledSession(tuple(turns), contents)
+
+
+def makes_turns(event: Event) -> bool:
+    """Whether the turns of a session may change with such an event."""
+    return event.kind != "metric" or event.name in METERED
 
 
 def _total_order(request: RequestFacts) -> tuple[int, int, str]:

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from collectors.attribution import Attribution
 from collectors.body_decoding import decode
-from collectors.claude_code_turns import assemble
+from collectors.claude_code_turns import assemble, makes_turns
 from collectors.copied_requests import without_copies
 from collectors.decision_intake import decision_of
 from collectors.drain_state import DrainState
@@ -264,7 +264,7 @@ class Drainer:
                 [
                     name
                     for name in changed - relatives - {""}
-                    if any(event.kind != "metric" for event in by_session[name])
+                    if any(makes_turns(event) for event in by_session[name])
                 ],
                 state.position,
                 report,

@@ -27,6 +27,7 @@ LLM_REQUEST = "claude_code.llm_request"
 TOOL, TOOL_EXECUTION = "claude_code.tool", "claude_code.tool.execution"
 BLOCKED = "claude_code.tool.blocked_on_user"
 INTERACTION = "claude_code.interaction"
+DECISION = "turnwise.decision"
 _PAIRING_TOLERANCE_US = 5_000_000
 
 
@@ -209,7 +210,7 @@ def _group_requests(
         for event in by_name.get(name, []):
             if text(event, "request_id"):
                 of(text(event, "request_id")).tool_events.append(event)
-    for event in by_name.get("turnwise.decision", []):
+    for event in by_name.get(DECISION, []):
         facts = grouped.get(text(event, "decision_id"))
         if facts is not None:
             facts.decision = event

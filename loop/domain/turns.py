@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 UNATTRIBUTED = "unattributed"
+METRIC_SOURCE = "otlp-metric"
+"""``usage_source`` of a turn that sums up an interval of a metric: any number of requests."""
 
 EvidenceState = Literal["present", "truncated", "redacted", "missing"]
 RequestClass = Literal["main", "subagent", "auxiliary"]
@@ -132,7 +134,7 @@ class Turn:
     cost_microusd: int | None = None  # None is unpriced, never 0
     price_version: str = ""
     unpriced_reason: str = ""
-    sources: tuple[str, ...] = ()  # otlp-log, otlp-span, transcript, gateway
+    sources: tuple[str, ...] = ()  # otlp-log, otlp-span, transcript, gateway, otlp-metric
     policy_serial: int | None = None
     policy_version: int | None = None
     arm: str = ""

@@ -6,14 +6,21 @@ from dataclasses import asdict
 from typing import Any
 
 from loop.domain.policies import RoutingPolicy
+from loop.domain.turns import METRIC_SOURCE
 from loop.service.assemble import Parts
 from optimizers.reach import describe_reach, rule_reach
 from optimizers.turn_frame import COLUMNS, TurnFrame
 
 
 def load_frame(parts: Parts) -> TurnFrame:
-    """Every served turn with the gateway's decision about it, where there was one."""
-    columns = parts.lake.turn_columns(COLUMNS)
+    """Every served turn with the gateway's decision about it, where there was one.
+
+    Turns from metrics alone are left out: each stands for any number of requests.
+    """
+    columns = parts.lake.turn_columns([*COLUMNS, "usage_source"])
+    is_request = columns.pop("usage_source") != METRIC_SOURCE
+    if not is_request.all():
+        columns = {name: values[is_request] for name, values in columns.items()}
     return TurnFrame.from_columns(columns, parts.lake.decisions_of())
 
 

@@ -1,0 +1,99 @@
+"""Turns from metrics alone: so that a client that sends nothing else is charged.
+
+A turn from metrics is all that one series (model, kind of query, agent) counted in one interval of
+its export, so it stands for any number of requests: it has no request id, no tools and no texts,
+``sources`` is ``otlp-metric``, and it is left out where single requests matter (replay, search).
+
+What other records tell of is never counted again: an interval in which (or within five seconds of
+which) a request with known tokens ended makes no turn, whatever its model. So where the log export
+lost a part of an interval, that part is missing from the sums rather than counted twice, and the
+session's cross-check shows it.
+
+Two things are assumed. Cache writes come unsplit and count as 5-minute ones
+(``cache_split_assumed``); with a login by OAuth the client writes to the 1-hour cache, which costs
+1.6 times that. And metrics name the requested model only: where the gateway's decisions of the
+interval all sent that model to one other, that one is charged, else the requested one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+
+from collectors.attribution import Owner
+from collectors.event_fields import text
+from collectors.token_metrics import METERED, MeteredUsage, read_metered
+from loop.domain.turns import METRIC_SOURCE, Event, RequestClass, TokenUsage, Turn
+
+TOLERANCE_US = 5_000_000
+_CLASSES: dict[str, RequestClass] = {
+    "main": "main",
+    "subagent": "subagent",
+    "auxiliary": "auxiliary",
+}
+
+
+def metric_turns(
+    events: Sequence[Event],
+    turns: Iterable[Turn],
+    decisions: Sequence[Event],
+    owner: Callable[[Event], Owner],
+) -> list[Turn]:
+    """The turns of those intervals in which none of ``turns`` with known tokens ended."""
+    if not any(event.name in METERED for event in events):
+        return []
+    ended = sorted(turn.ended_at_us for turn in turns if turn.usage_source)
+    return [
+        _turn(usage, decisions, owner(usage.point))
+        for usage in read_metered(events)
+        if usage.tokens != TokenUsage() and not _is_told(usage, ended)
+    ]
+
+
+def _is_told(usage: MeteredUsage, ended: Sequence[int]) -> bool:
+    position = bisect_left(ended, usage.started_at_us - TOLERANCE_US)
+    return position < len(ended) and ended[position] <= usage.ended_at_us + TOLERANCE_US
+
+
+def _turn(usage: MeteredUsage, decisions: Sequence[Event], owner: Owner) -> Turn:
+    point = usage.point
+    source = text(point, "query_source")
+    agent_name = text(point, "agent.name")
+    request_class = _CLASSES.get(source, "subagent" if agent_name else "main")
+    routed = _routed_model(usage, decisions)
+    return Turn(
+        turn_id=f"metric:{usage.series[:16]}:{usage.ended_at_us}",
+        request_id="",
+        session_id=point.session_id,
+        started_at_us=usage.started_at_us,
+        ended_at_us=usage.ended_at_us,
+        sequence=0,
+        agent_id=(agent_name or source) if request_class == "subagent" else "",
+        agent_name=agent_name,
+        query_source=source,
+        request_class=request_class,
+        developer=owner.developer,
+        org_path=owner.org_path,
+        repository=owner.repository,
+        client_version=text(point, "app.version") or text(point.resource, "service.version"),
+        requested_model=usage.model,
+        served_model=routed,
+        effort=text(point, "effort"),
+        usage=usage.tokens,
+        client_cost_microusd=usage.cost_microusd,
+        sources=(METRIC_SOURCE, "gateway") if routed else (METRIC_SOURCE,),
+        usage_source=METRIC_SOURCE,
+        cache_split_assumed=usage.tokens.cache_creation_5m_tokens > 0,
+    )
+
+
+def _routed_model(usage: MeteredUsage, decisions: Sequence[Event]) -> str:
+    """The one model that the gateway sent the interval's requests to; "" when there are several or
+    no decisions."""
+    begin, end = usage.started_at_us - TOLERANCE_US, usage.ended_at_us + TOLERANCE_US
+    routed = {
+        text(decision, "routed_model")
+        for decision in decisions
+        if begin <= decision.at_us <= end and text(decision, "requested_model") == usage.model
+    }
+    return routed.pop() if len(routed) == 1 else ""
