@@ -18,6 +18,7 @@ then the lower id. Of decisions the earliest rules, for the first answer is the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +117,7 @@ def _rule(event: Event) -> tuple[Any, ...]:
     if event.kind == "decision":
         fields = (event.attributes.get(name) for name in _DECISION_ORDER)
         return event.at_us, event.session_id, *map(_sortable, fields), event.event_id
-    return -tokens_of(event), -len(canonical(event.attributes)), event.event_id
+    return -_counted_by(event), -len(canonical(event.attributes)), event.event_id
 
 
 def _sortable(value: object) -> tuple[int, float, str]:
@@ -126,6 +127,13 @@ def _sortable(value: object) -> tuple[int, float, str]:
     if isinstance(value, int | float):
         return 1, value, ""
     return 2, 0.0, str(value)
+
+
+def _counted_by(event: Event) -> float:
+    value = event.attributes.get("otel.value") if event.kind == "metric" else None
+    if isinstance(value, int | float) and math.isfinite(value):
+        return value
+    return tokens_of(event)
 
 
 def tokens_of(event: Event) -> int:
