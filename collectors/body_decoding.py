@@ -16,15 +16,15 @@ MAX_AHEAD_US = 24 * 3600 * 1_000_000
 its turns under days to come, in every report from then on."""
 
 
-def decode(record: Record) -> DecodedBody:
+def decode(record: Record, judged_at_us: int | None = None) -> DecodedBody:
     """The events of one journal record, redacted, but for those more than 24 hours ahead of the
-    moment that the record was received; these are counted.
+    moment that the record was received (or of another one given); these are counted.
 
     Raises:
         BadInput: the body can't be decoded as what it claims to be.
     """
     decoded = _decode_all(record)
-    latest_us = record.received_at_us + MAX_AHEAD_US
+    latest_us = (judged_at_us or record.received_at_us) + MAX_AHEAD_US
     events = [event for event in decoded.events if event.at_us <= latest_us]
     ahead = len(decoded.events) - len(events)
     return DecodedBody(events, decoded.without_session, ahead) if ahead else decoded

@@ -36,9 +36,9 @@ from collectors.intake_counts import (
     source_of_segment,
 )
 from collectors.journal import Journal, has_records, recover, sealed_segments
-from collectors.quarantine import Quarantine
+from collectors.quarantine import entry_name, is_replay, record_entry_name
 from collectors.recent_sessions import RecentSessions
-from collectors.segments import Record, read_segment
+from collectors.segments import Record, decode_session_ids, read_segment
 from collectors.told_requests import ToldRequests
 from loop.domain.errors import BadInput, Conflict, Unavailable
 from loop.domain.money import PriceBook
@@ -112,6 +112,8 @@ class _Batch:
     sources: dict[str, Source] = field(default_factory=dict)
     counts: IntakeCounts = field(default_factory=IntakeCounts)
     without_session: int = 0
+    failed: set[str] = field(default_factory=set)  # entries of the quarantine
+    reassembled: set[str] = field(default_factory=set)  # sessions to assemble though nothing came
 
     def by_session(self) -> dict[str, list[Event]]:
         grouped: dict[str, list[Event]] = {}
@@ -141,7 +143,7 @@ class Drainer:
         self.price_book = price_book
         self.attribution = attribution or Attribution()
         self.limits = limits or DrainLimits()
-        self.quarantine = Quarantine(journal.directory.parent / "quarantine")
+        self.quarantine = journal.quarantine
         self.intake = intake
         self._mutex = threading.Lock()
         self._lock_file: IO[bytes] | None = None
@@ -250,21 +252,25 @@ class Drainer:
     ) -> None:
         """``bound``: the paths are bound to the position already. ``rewrite``: what follows from
         events that are stored may be missing, so it is written again."""
-        batch = self._read(paths, report)
+        position = state.position if bound else state.next_position()
+        batch = self._read(paths, position, report)
         by_session = batch.by_session()
         circles = self._told.circles_of(batch.events.values())
         relatives = set().union(*circles.values())
         committed = False
         try:
-            self._sessions.load(by_session.keys() - {""} | relatives, self.lake)
-            new = self._store_events(batch, by_session, paths, state, bound=bound)
+            named = by_session.keys() - {""} | batch.reassembled
+            self._sessions.load(named | relatives, self.lake)
+            new = self._store_events(batch, by_session, paths, position, state)
             counted = state.counts or IntakeCounts()
             changed = by_session.keys() if rewrite else {event.session_id for event in new}
+            changed |= batch.reassembled
             self._write_turns(
                 [
                     name
                     for name in changed - relatives - {""}
-                    if any(makes_turns(event) for event in by_session[name])
+                    if name in batch.reassembled
+                    or any(makes_turns(event) for event in by_session[name])
                 ],
                 state.position,
                 report,
@@ -285,6 +291,8 @@ class Drainer:
         report.decisions += len(decisions)
         report.without_session += batch.without_session
         report.add(counted)
+        for path in paths:
+            self.quarantine.clear_replayed(path, batch.failed)
         self._let_go(paths, state)
         self._sessions.trim()
         self._commits += 1
@@ -296,9 +304,8 @@ class Drainer:
         batch: _Batch,
         by_session: dict[str, list[Event]],
         paths: list[Path],
+        position: int,
         state: DrainState,
-        *,
-        bound: bool,
     ) -> list[Event]:
         """Stores what the lake does not have yet, and returns it; binds the paths before."""
         named = (name for name in by_session if name)
@@ -307,42 +314,53 @@ class Drainer:
             # There may be any number of these over time: they are looked up, never kept.
             stored = self.lake.stored_event_ids("", nameless)
             new += [event for event in nameless if event.event_id not in stored]
-        if not bound or state.counts is None:
-            position = state.position if bound else state.next_position()
+        if position != state.position or state.counts is None:
             state.bind(position, [path.name for path in paths], _with_outcomes(batch, new))
         if new:
             self.lake.write_events(new, journal=JOURNAL_NAME, position=state.position)
         return new
 
-    def _read(self, paths: list[Path], report: DrainReport) -> _Batch:
+    def _read(self, paths: list[Path], position: int, report: DrainReport) -> _Batch:
         batch = _Batch()
         for path in paths:
             content = read_segment(path)
             if content.damage:
                 self.quarantine.put_segment(path, content.damage)
+                batch.failed.add(entry_name(path))
                 report.quarantined.append(f"{path.name}: {content.damage}")
                 source = source_of_segment(path)
                 batch.counts.add(source, "bodies", count=content.lost)
                 batch.counts.add(source, "bodies_quarantined", DAMAGED, content.lost)
             for index, record in enumerate(content.records):
+                name = record_entry_name(path, index)
+                # What was ahead of the clock need not be any more: a replay is judged by its own
+                # time, which the position tells, so that it is judged alike after a crash.
+                judged_at_us = position if is_replay(path) else record.received_at_us
                 try:
-                    self._read_record(record, f"{path.stem}-{index}", batch, report)
+                    self._read_record(record, name, judged_at_us, batch, report)
                 except BadInput as error:
-                    self.quarantine.put_record(f"{path.stem}-{index}", record, str(error))
+                    self.quarantine.put_record(name, record, str(error))
+                    batch.failed.add(name)
                     batch.counts.add(source_of(record), "bodies_quarantined", UNDECODABLE)
                     report.quarantined.append(f"{path.name} record {index}: {error}")
         return batch
 
-    def _read_record(self, record: Record, name: str, batch: _Batch, report: DrainReport) -> None:
+    def _read_record(
+        self, record: Record, name: str, judged_at_us: int, batch: _Batch, report: DrainReport
+    ) -> None:
         if record.kind == "refusals":
             batch.counts.add_refusals(record)
             return
+        if record.kind == "reassembly":
+            batch.reassembled.update(decode_session_ids(record))
+            return
         source = source_of(record)
         batch.counts.add(source, "bodies")
-        decoded = decode(record)
+        decoded = decode(record, judged_at_us)
         if decoded.ahead:
             reason = f"{decoded.ahead} of its records are more than 24 hours ahead of now"
             self.quarantine.put_record(name, record, reason)
+            batch.failed.add(name)
             batch.counts.add(source, "rejected", AHEAD, decoded.ahead)
             report.quarantined.append(f"{name}: {reason}")
         batch.counts.add(source, "received", count=len(decoded.events) + decoded.ahead)
@@ -385,6 +403,7 @@ class Drainer:
                 self.quarantine.put_session(session_id, repr(error))
                 report.quarantined.append(f"session {session_id}: {error!r}")
                 continue
+            self.quarantine.clear_session(session_id)
             report.sessions += 1
             turns += priced
             contents += session.contents

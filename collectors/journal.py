@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from collectors.quarantine import DEFAULT_MAX_BYTES, Quarantine
 from collectors.segments import (
     CREATING,
     MAGIC,
@@ -45,16 +46,21 @@ _DISK_CHECK_SECONDS = 0.5
 class JournalLimits:
     """When the journal refuses, and how its segments are cut.
 
-    ``min_free_bytes`` and ``max_used_percent``: the disk's high-water mark, as ``df`` counts it.
+    ``min_free_bytes`` and ``max_used_percent``: the disk's high-water mark, as ``df`` counts it;
+    the percentage does not count while ``ample_free_bytes`` are free, for of a large disk 15 % are
+    more than a journal ever needs.
     ``seal_after_seconds``: an open segment that has records is sealed at this age, so that a
     drainer in another process gets at it. ``max_waiting_bytes``: what may wait for one fsync.
+    ``max_quarantine_bytes``: what may lie in the quarantine beside the journal.
     """
 
     min_free_bytes: int = 256 * 1024 * 1024
-    max_used_percent: float = 95.0
+    max_used_percent: float = 85.0
+    ample_free_bytes: int = 32 * 1024 * 1024 * 1024
     segment_bytes: int = 64 * 1024 * 1024
     seal_after_seconds: float = 0.5
     max_waiting_bytes: int = 256 * 1024 * 1024
+    max_quarantine_bytes: int = DEFAULT_MAX_BYTES
 
 
 class _Waiting:
@@ -77,6 +83,9 @@ class Journal:
         self.limits = limits or JournalLimits()
         self.directory.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o700)
+        self.quarantine = Quarantine(
+            self.directory.parent / "quarantine", self.limits.max_quarantine_bytes
+        )
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._waiting: list[_Waiting] = []
@@ -353,6 +362,6 @@ def _disk_refusal(directory: Path, limits: JournalLimits) -> str:
     percent = 100.0 * used / (used + free) if used + free else 100.0
     if free < limits.min_free_bytes:
         return f"{free} bytes are free, fewer than the {limits.min_free_bytes} to keep."
-    if percent > limits.max_used_percent:
+    if percent > limits.max_used_percent and free < limits.ample_free_bytes:
         return f"{percent:.1f} % are used, more than {limits.max_used_percent} %."
     return ""

@@ -20,7 +20,13 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, get_args
 
-RecordKind = Literal["logs", "metrics", "traces", "transcript", "decisions", "refusals"]
+import orjson
+
+from loop.domain.errors import BadInput
+
+RecordKind = Literal[
+    "logs", "metrics", "traces", "transcript", "decisions", "refusals", "reassembly"
+]
 ContentType = Literal["protobuf", "json"]
 
 MAGIC = b"TWJ1"
@@ -65,6 +71,14 @@ def created_at_us(path: Path) -> int:
     """When a segment was begun, by its name; 0 for a name of another form."""
     stated = path.name.partition("-")[0]
     return int(stated) if stated.isdecimal() and len(stated) == 16 else 0
+
+
+def decode_session_ids(record: Record) -> list[str]:
+    """The sessions that a record of kind ``reassembly`` names. Raises :class:`BadInput`."""
+    try:
+        return [str(session_id) for session_id in orjson.loads(record.body)]
+    except (orjson.JSONDecodeError, TypeError) as error:
+        raise BadInput("The list of sessions can't be read.", why=repr(error)) from error
 
 
 def encode_record(record: Record) -> bytes:

@@ -98,11 +98,12 @@ def _to_row(event: Event, resource: str) -> dict[str, Any]:
     row = plain(event, _FIELDS)
     row["attributes"] = write_json(event.attributes)
     row["resource"] = resource
+    row["conflict"] = event.conflict or None  # null, so that files without any are passed over
     return row
 
 
 def _to_event(row: dict[str, Any]) -> Event:
-    row["conflict"] = row["conflict"] or ""  # null in rows of version 1
+    row["conflict"] = row["conflict"] or ""
     return Event(
         **{name: row[name] for name in _FIELDS},
         attributes=json.loads(row["attributes"]),

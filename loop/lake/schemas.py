@@ -132,7 +132,7 @@ EVENTS = TableSchema(
             "conflict",
             STRING,
             "Id of a conflict: a record of the same identity that says something else was stored "
-            "before. Empty or null: none.",
+            "before. Null: none.",
         ),
     ),
 )

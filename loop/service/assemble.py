@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from collectors.attribution import Attribution
 from collectors.drainer import Drainer
 from collectors.journal import Journal, JournalLimits, has_records
+from collectors.quarantine import Quarantine
 from loop.access.callers import CallerCheck
 from loop.access.credentials import CredentialStore
 from loop.access.directory import DirectorySource
@@ -58,8 +59,16 @@ class Parts:
 
     @cached_property
     def journal(self) -> Journal:
-        limits = JournalLimits(min_free_bytes=self.settings.min_free_bytes)
+        limits = JournalLimits(
+            min_free_bytes=self.settings.min_free_bytes,
+            max_used_percent=self.settings.max_disk_used_percent,
+            max_quarantine_bytes=self.settings.max_quarantine_bytes,
+        )
         return Journal(self.journal_dir, limits)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        return Quarantine(self.settings.data_dir / "quarantine", self.settings.max_quarantine_bytes)
 
     @property
     def journal_dir(self) -> Path:

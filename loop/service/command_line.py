@@ -14,7 +14,7 @@ import click
 
 from loop import __version__
 from loop.domain.errors import TurnwiseError
-from loop.service.commands import policies, sessions
+from loop.service.commands import intake, policies, sessions
 from loop.service.commands.import_transcripts import import_group
 from loop.service.commands.operations import (
     collect,
@@ -65,6 +65,9 @@ turnwise.add_command(demo)
 turnwise.add_command(doctor)
 turnwise.add_command(import_group, "import")
 turnwise.add_command(ship)
+turnwise.add_command(intake.intake)
+turnwise.add_command(intake.conflict)
+turnwise.add_command(intake.quarantine)
 turnwise.add_command(sessions.spend)
 turnwise.add_command(sessions.session)
 turnwise.add_command(sessions.evaluate)

@@ -11,6 +11,7 @@ from typing import Any
 
 from loop.domain.errors import TurnwiseError
 from loop.service.assemble import Parts, assemble
+from loop.service.intake_readings import RECENT_DAYS, recent_hours_us, recent_us, sums_of
 from loop.service.settings import Settings
 
 CLOCK_SKEW_US = 24 * 3600 * 1_000_000
@@ -38,6 +39,9 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("clock", _check_clock),
         ("client switches", _check_client_switches),
         ("gateways", _check_gateways),
+        ("intake", _check_intake),
+        ("conflicts", _check_conflicts),
+        ("quarantine", _check_quarantine),
     ]
     for name, examination in examinations:
         try:
@@ -115,4 +119,42 @@ def _check_gateways(parts: Parts) -> Check:
         f"{len(known) - len(behind)} of {len(known)} gateways have applied serial {serial}"
         + (f"; behind: {', '.join(behind[:5])}" if behind else ""),
         "See that these gateways still poll GET /v1/gateway/policy.",
+    )
+
+
+def _check_intake(parts: Parts) -> Check:
+    sums = sums_of(parts.intake_log.rows(since_us=recent_hours_us()))
+    refused = sum(sums["bodies_refused"].values())
+    return Check(
+        "intake",
+        sums["balanced"],
+        f"{sums['received']:,} records in the last day: {sums['stored']:,} stored, "
+        f"{sums['duplicates']:,} duplicates, {sums['conflicts']:,} conflicts, "
+        f"{sum(sums['rejected'].values()):,} rejected; {refused:,} bodies refused",
+        "What was received does not equal what became of it: please report this.",
+    )
+
+
+def _check_conflicts(parts: Parts) -> Check:
+    found = parts.lake.query(
+        "SELECT count(DISTINCT conflict) AS n FROM events_rows "
+        "WHERE conflict IS NOT NULL AND received_at_us >= ?",
+        [recent_us()],
+    )
+    count = found[0]["n"]
+    return Check(
+        "conflicts",
+        count == 0,
+        f"{count} records came in versions that disagree in the last {RECENT_DAYS} days",
+        "`turnwise conflict list` shows them and which version rules.",
+    )
+
+
+def _check_quarantine(parts: Parts) -> Check:
+    entries = parts.quarantine.entries()
+    return Check(
+        "quarantine",
+        not entries,
+        f"{len(entries)} entries are set aside" + (f": {entries[0].reason}" if entries else ""),
+        "`turnwise quarantine list` shows them; replay or drop them.",
     )

@@ -27,6 +27,7 @@ from loop.service.actions import Actions
 from loop.service.api_client import IN_PROCESS_HOST
 from loop.service.assemble import Parts
 from loop.service.http_errors import ERROR_HANDLERS
+from loop.service.intake_readings import IntakeReadings
 from loop.service.readings import Readings
 from loop.service.settings import is_loopback
 from loop.service.web import web_routes
@@ -49,6 +50,7 @@ def api_app(parts: Parts) -> Starlette:
     return Starlette(
         routes=[
             *api_routes(readings, actions),
+            *intake_routes(IntakeReadings(parts)),
             Route("/v1/transcripts", _transcript_intake(parts), methods=["POST"]),
             *gateway_routes(parts.publications, parts.versions, _decision_intake(parts)),
             *web_routes(readings, actions.act),
@@ -174,6 +176,44 @@ def api_routes(readings: Readings, actions: Actions) -> list[BaseRoute]:
             ),
         ),
     ]
+
+
+def intake_routes(intake: IntakeReadings) -> list[BaseRoute]:
+    """What came in, what disagrees, what was set aside."""
+
+    def get(path: str, answer: Answer) -> Route:
+        return Route(path, _endpoint(answer, takes_document=False), methods=["GET"])
+
+    def post(path: str, answer: Answer) -> Route:
+        return Route(path, _endpoint(answer, takes_document=True), methods=["POST"])
+
+    return [
+        get("/v1/intake", lambda request, _: intake.intake(**_intake_options(request))),
+        get(
+            "/v1/conflicts",
+            lambda request, _: intake.list_conflicts(since=request.query_params.get("since")),
+        ),
+        get(
+            "/v1/conflicts/{conflict_id}",
+            lambda request, _: intake.show_conflict(request.path_params["conflict_id"]),
+        ),
+        get("/v1/quarantine", lambda request, _: intake.list_quarantine()),
+        get(
+            "/v1/quarantine/{name}",
+            lambda request, _: intake.show_quarantined(request.path_params["name"]),
+        ),
+        post("/v1/quarantine/replay", lambda request, document: intake.replay(document)),
+        post("/v1/quarantine/drop", lambda request, document: intake.drop(document)),
+    ]
+
+
+def _intake_options(request: Request) -> dict[str, Any]:
+    query = request.query_params
+    return {
+        "by": query.get("by", "source"),
+        "since": query.get("since"),
+        "until": query.get("until"),
+    }
 
 
 def _endpoint(answer: Answer, *, takes_document: bool) -> Callable[[Request], Any]:

@@ -157,6 +157,17 @@ class Settings:
         "Free disk below which the collectors refuse (503) rather than risk what they hold.",
         env="TURNWISE_MIN_FREE_BYTES",
     )
+    max_disk_used_percent: float = setting(
+        85.0,
+        "Share of the disk in use above which the collectors refuse (503); it does not count "
+        "while 32 GiB are free.",
+        env="TURNWISE_MAX_DISK_USED_PERCENT",
+    )
+    max_quarantine_bytes: int = setting(
+        1024 * 1024 * 1024,
+        "Largest quarantine. Above it, bodies that would be set aside are refused (503).",
+        env="TURNWISE_MAX_QUARANTINE_BYTES",
+    )
     publication_lifetime_seconds: int = setting(
         86_400,
         "How long gateways may use a publication without hearing of it again (`not_after`).",

@@ -80,7 +80,7 @@ def test_records_far_ahead_are_rejected_in_part_and_kept_aside(
         latest = parts.lake.query("SELECT max(at_us) AS at_us FROM events")[0]["at_us"]
         assert latest <= tomorrow_us
         (entry,) = parts.drainer.quarantine.entries()
-        assert "2 of its records are more than 24 hours ahead" in entry["reason"]
+        assert "2 of its records are more than 24 hours ahead" in entry.reason
     (kept,) = (tmp_path / "quarantine").glob("*.sealed")
     assert kept.read_bytes().startswith(MAGIC)
     (record,) = read_segment(kept).records
