@@ -23,6 +23,7 @@ class ServiceTerms:
     speed: str = ""  # standard | fast
     service_tier: str = ""  # standard | priority | batch
     inference_geo: str = ""  # global, us, ...
+    web_search_requests: int = 0
 
     def or_else(self, other: ServiceTerms) -> ServiceTerms:
         """These terms, with what they leave open taken from others."""
@@ -30,6 +31,7 @@ class ServiceTerms:
             self.speed or other.speed,
             self.service_tier or other.service_tier,
             self.inference_geo or other.inference_geo,
+            self.web_search_requests or other.web_search_requests,
         )
 
 
@@ -61,8 +63,11 @@ def has_split(usage: Mapping[str, Any]) -> bool:
 def terms_of(stated: Mapping[str, Any]) -> ServiceTerms:
     """The terms in a ``usage`` object or in the attributes of a record."""
     speed, geo = text(stated, "speed"), text(stated, "inference_geo")
+    tools = stated.get("server_tool_use")
+    searches = integer(tools, "web_search_requests") if isinstance(tools, Mapping) else 0
     return ServiceTerms(
         _SPEEDS.get(speed, speed),
         text(stated, "service_tier"),
         "" if geo in _NOWHERE else geo,
+        max(0, searches or 0),
     )

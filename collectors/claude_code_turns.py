@@ -177,6 +177,7 @@ def _turn(
         speed=terms.speed,
         service_tier=terms.service_tier,
         inference_geo=terms.inference_geo,
+        web_search_requests=terms.web_search_requests,
         usage_source=usage.source if usage else "",
         cache_split_assumed=usage is not None and not usage.has_split,
     )

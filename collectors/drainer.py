@@ -15,9 +15,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ from collectors.told_requests import ToldRequests
 from loop.domain.errors import BadInput, Conflict, Unavailable
 from loop.domain.money import PriceBook
 from loop.domain.turns import Content, Event, Turn
+from loop.ledger.pricing import Pricing
 
 if TYPE_CHECKING:
     from loop.lake import Lake
@@ -133,14 +134,14 @@ class Drainer:
         self,
         journal: Journal,
         lake: Lake,
-        price_book: PriceBook,
+        prices: PriceBook | Pricing,
         attribution: Attribution | None = None,
         limits: DrainLimits | None = None,
         intake: IntakeSink | None = None,
     ) -> None:
         self.journal = journal
         self.lake = lake
-        self.price_book = price_book
+        self.pricing = prices if isinstance(prices, Pricing) else Pricing.by(prices)
         self.attribution = attribution or Attribution()
         self.limits = limits or DrainLimits()
         self.quarantine = journal.quarantine
@@ -179,15 +180,31 @@ class Drainer:
         """Whether everything acknowledged so far can be queried."""
         return not has_records(self.journal.directory)
 
+    @contextmanager
+    def revising(self) -> Iterator[int]:
+        """Holds draining up and gives a revision for turns that are written otherwise than by
+        assembly.
+
+        Raises :class:`Conflict` when another process drains this journal, and
+        :class:`Unavailable` while a batch that was cut off waits to be drained first.
+        """
+        with self._mutex:
+            drains = self._lock_file is not None
+            self._take_lock()
+            try:
+                state = self._open_state()
+                if state.pending:
+                    raise Unavailable("A batch of records that was cut off must be drained first.")
+                state.position = state.next_position()
+                yield state.position
+            finally:
+                if not drains:
+                    self._release()
+
     def close(self) -> None:
         """Gives the lock back; another process may drain from then on."""
         with self._mutex:
-            if self._lock_file is not None:
-                self._lock_file.close()
-                self._lock_file = None
-            self._state = None
-            self._sessions.clear()
-            self._told.close()
+            self._release()
 
     def __enter__(self) -> Drainer:
         return self
@@ -210,6 +227,14 @@ class Drainer:
                 fix="Let the running service do it, or stop it first.",
             ) from error
         self._lock_file = file
+
+    def _release(self) -> None:
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+        self._state = None
+        self._sessions.clear()
+        self._told.close()
 
     def _open_state(self) -> DrainState:
         if self._state is None:
@@ -394,10 +419,12 @@ class Drainer:
         turns: list[Turn] = []
         contents: list[Content] = []
         emptied: list[str] = []
-        for session_id, events in sessions:
+        assembled = list(sessions)
+        charged = self.lake.charged_of([session_id for session_id, _ in assembled])
+        for session_id, events in assembled:
             try:
                 session = assemble(events, self.attribution)
-                priced = [price(turn, self.price_book) for turn in session.turns]
+                priced = self.pricing.price(session.turns, charged)
                 check_storable([*priced, *session.contents])
             except _ASSEMBLY_ERRORS as error:
                 self.quarantine.put_session(session_id, repr(error))
@@ -448,20 +475,6 @@ def _all_quarantined(path: Path) -> IntakeCounts:
         counts.add(source_of(record), "bodies")
         counts.add(source_of(record), "bodies_quarantined", UNSTORABLE)
     return counts
-
-
-def price(turn: Turn, price_book: PriceBook) -> Turn:
-    """The turn with its cost on the UTC day that it began; unpriced where that can't be known."""
-    if turn.unpriced_reason:
-        return turn
-    day = datetime.fromtimestamp(turn.started_at_us // 1_000_000, UTC).date().isoformat()
-    cost = price_book.cost(turn.model, day, turn.usage)
-    return replace(
-        turn,
-        cost_microusd=cost.microusd,
-        price_version=cost.price_version,
-        unpriced_reason=cost.unpriced_reason,
-    )
 
 
 _INTEGERS = {

@@ -145,6 +145,8 @@ class Turn:
     inference_geo: str = ""  # where it was served: global, us, ...; "" when not stated
     usage_source: str = ""  # the source that the tokens were read from; "" when none told them
     cache_split_assumed: bool = False  # cache writes were not split: all count as 5-minute ones
+    web_search_requests: int = 0  # searches that the API made for the request, charged apart
+    charge_version: int = 0  # the re-pricing that gave the cost; 0 is the first pricing
 
     @property
     def model(self) -> str:
@@ -154,6 +156,14 @@ class Turn:
     @property
     def failed_attempts(self) -> int:
         return self.attempts if self.status == "error" else self.attempts - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """How a stored turn was charged: what a later assembly of it must keep to."""
+
+    price_version: str
+    charge_version: int
 
 
 ContentKind = Literal["prompt", "assistant_text", "tool_input", "tool_output", "tool_error"]

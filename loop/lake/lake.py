@@ -12,7 +12,7 @@ from loop.domain.errors import BadInput
 from loop.domain.estimates import PolicyEstimate
 from loop.domain.policies import Decision
 from loop.domain.scores import Score
-from loop.domain.turns import Content, Event, SessionTrace, Turn
+from loop.domain.turns import Charged, Content, Event, SessionTrace, Turn
 from loop.lake.cluster_table import ClusterTable
 from loop.lake.columns import ORDER, order_of, to_numpy
 from loop.lake.compaction import compact_table
@@ -87,6 +87,15 @@ class Lake:
         higher revision is left alone.
         """
         self._turns.write(turns, contents, revision=revision, emptied=emptied)
+
+    def rewrite_turns(self, turns: Sequence[Turn], *, revision: int) -> None:
+        """Stores the turns of whole sessions at a higher revision and leaves their texts alone."""
+        self._turns.rewrite(turns, revision=revision)
+
+    def charged_of(self, session_ids: Collection[str]) -> dict[tuple[str, str], Charged]:
+        """How each stored turn of the sessions was charged, by (session id, turn id); turns that
+        were never priced have no key."""
+        return self._turns.charged_of(session_ids)
 
     def turns_of(self, session_ids: Collection[str]) -> list[Turn]:
         """The current turns in total order: (session, started_at_us, sequence, turn_id)."""

@@ -195,6 +195,8 @@ TURNS = TableSchema(
         Column("inference_geo", STRING, "Where it was served: `global`, `us`; empty: not stated."),
         Column("usage_source", STRING, "Source that the tokens were read from; empty: none told."),
         Column("cache_split_assumed", BOOL, "Cache writes came unsplit: all count as 5-minute."),
+        Column("web_search_requests", INT64, "Web searches of the API, charged by the search."),
+        Column("charge_version", INT64, "Re-pricing that gave the cost; 0 is the first pricing."),
     ),
 )
 
@@ -337,7 +339,7 @@ ESTIMATES = TableSchema(
 
 CHARGES = TableSchema(
     "charges",
-    1,
+    2,
     "Rollup of the turns, rebuilt a day at a time: what reports of spend may read instead.",
     "day",
     (
@@ -355,6 +357,8 @@ CHARGES = TableSchema(
         Column("cache_creation_5m_tokens", INT64, "Input tokens written to the 5-minute cache."),
         Column("cache_creation_1h_tokens", INT64, "Input tokens written to the 1-hour cache."),
         Column("cost_microusd", INT64, "Cost of the priced turns; null when none is priced."),
+        Column("charge_version", INT64, "Re-pricing of the day; its highest is current."),
+        Column("price_version", STRING, "Price book of these turns; empty where none applied."),
     ),
 )
 

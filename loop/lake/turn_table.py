@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loop.domain.turns import Content, TokenUsage, ToolCall, Turn
+from loop.domain.turns import Charged, Content, TokenUsage, ToolCall, Turn
 from loop.lake.delta_log import DeltaLog
 from loop.lake.queries import LakeQueries, to_rows
 from loop.lake.rows import plain, to_arrow
@@ -40,7 +40,16 @@ _TURN = tuple(
 )
 _CONTENT = tuple(name for name in CONTENTS.record_names() if name not in _OWN)
 _LATER = frozenset(
-    ("message_id", "speed", "service_tier", "inference_geo", "usage_source", "cache_split_assumed")
+    (
+        "message_id",
+        "speed",
+        "service_tier",
+        "inference_geo",
+        "usage_source",
+        "cache_split_assumed",
+        "web_search_requests",
+        "charge_version",
+    )
 )  # since version 2
 _CALL = tuple(field.name for field in TOOL_CALL)
 
@@ -53,6 +62,7 @@ class Stored:
     digest: str
     at_us: int
     removed: bool
+    charged: Charged | None = None  # of a turn that is priced
 
 
 Known = dict[str, Stored]  # by turn_id
@@ -102,7 +112,7 @@ class RevisedRows:
                     appended += rows
                     row = rows[0]
                     at_us = row[f"{self._schema.time_column}_us"]
-                    entry = Stored(revision, row["digest"], at_us, row["removed"])
+                    entry = Stored(revision, row["digest"], at_us, row["removed"], _charged(row))
                     updates.setdefault(session_id, {})[turn_id] = entry
             for row in appended:
                 row["commit"] = commit
@@ -151,6 +161,17 @@ class RevisedRows:
             "digest": "",
         }
 
+    def charged(self, session_ids: Collection[str]) -> dict[tuple[str, str], Charged]:
+        """How the stored turns of the sessions were charged, by (session, turn)."""
+        with self.log.write_lock:
+            known = self._load_known(session_ids, self.log.next_version())
+            return {
+                (session_id, turn_id): entry.charged
+                for session_id, entries in known.items()
+                for turn_id, entry in entries.items()
+                if entry.charged is not None
+            }
+
     def _load_known(self, session_ids: Collection[str], commit: int) -> dict[str, Known]:
         if self._version != commit - 1:
             # Another process wrote (or this one has just started): what is in memory is stale.
@@ -162,9 +183,10 @@ class RevisedRows:
         if missing and commit:
             name = self._schema.name
             time_name = f"{self._schema.time_column}_us"
+            more = ", price_version, charge_version" if name == TURNS.name else ""
             table = self._queries.run(
                 f"""SELECT DISTINCT ON (session_id, turn_id)
-                        session_id, turn_id, revision, digest, {time_name} AS at_us, removed
+                        session_id, turn_id, revision, digest, {time_name} AS at_us, removed{more}
                     FROM {name}_rows
                     ORDER BY session_id, turn_id, revision DESC, "commit" DESC""",  # noqa: S608
                 files={name: self.session_files.holding(missing)},
@@ -172,7 +194,7 @@ class RevisedRows:
             )
             for row in to_rows(table):
                 self._known[row["session_id"]][row["turn_id"]] = Stored(
-                    row["revision"], row["digest"], row["at_us"], row["removed"]
+                    row["revision"], row["digest"], row["at_us"], row["removed"], _charged(row)
                 )
         wanted = {}
         for session_id in session_ids:
@@ -219,6 +241,16 @@ class TurnTable:
         # finds both.
         self._contents.write(content_groups, session_ids, revision=revision)
         self._turns.write(turn_groups, session_ids, revision=revision, watermark=True)
+
+    def rewrite(self, turns: Sequence[Turn], *, revision: int) -> None:
+        """Stores turns of whole sessions anew at a revision; their texts stay as they are."""
+        session_ids = sorted({turn.session_id for turn in turns})
+        groups = {(turn.session_id, turn.turn_id): [turn] for turn in turns}
+        self._turns.write(groups, session_ids, revision=revision, watermark=True)
+
+    def charged_of(self, session_ids: Collection[str]) -> dict[tuple[str, str], Charged]:
+        """The price and charge version of each stored turn of the sessions that has one."""
+        return self._turns.charged(session_ids)
 
     def turns_of(self, session_ids: Collection[str]) -> list[Turn]:
         """The current turns in order of (session, time, sequence, id)."""
@@ -297,6 +329,11 @@ def _turn_row(turn: Turn) -> dict[str, Any]:
 
 def _content_row(content: Content) -> dict[str, Any]:
     return plain(content, _CONTENT)
+
+
+def _charged(row: Mapping[str, Any]) -> Charged | None:
+    version = row.get("price_version")
+    return Charged(version, row.get("charge_version") or 0) if version else None
 
 
 def _digest(records: Iterable[Any]) -> str:

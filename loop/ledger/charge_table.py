@@ -1,20 +1,67 @@
-"""The rollup ``charges``: spend by day, organization path, developer, repository, session and
-model, rebuilt from the turns a day at a time."""
+"""The rollup ``charges``: spend by day, organization path, developer, repository, session, model
+and price book, rebuilt from the turns a day at a time.
+
+A day that was priced anew has rows of several charge versions. Only those of its current version
+are rebuilt; the older ones stay as they were when they were superseded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection
 
 from loop.lake import Lake
 from loop.lake.rows import day_start_us
+from loop.ledger.charge_versions import ChargeVersion, ChargeVersionStore
 from loop.ledger.chargeback import TOKEN_COLUMNS
 
+_COLUMNS = (
+    "day",
+    "org_path",
+    "developer",
+    "repository",
+    "session_id",
+    "model",
+    "turns",
+    "unpriced_turns",
+    *TOKEN_COLUMNS,
+    "cost_microusd",
+)
 
-def roll_up(lake: Lake, days: Collection[str]) -> int:
+
+def _first_version(day: str) -> int:
+    return 0
+
+
+class ChargeTable:
+    """The only writer of ``charges`` in a process. Safe to use from several threads."""
+
+    def __init__(self, lake: Lake, versions: ChargeVersionStore) -> None:
+        self._lake = lake
+        self._versions = versions
+        self._lock = threading.RLock()
+
+    def roll_up(self, days: Collection[str]) -> int:
+        """Rebuilds the current charges of UTC days and returns how many rows they have."""
+        with self._lock:
+            return roll_up(self._lake, days, self._versions.current)
+
+    def supersede(self, days: Collection[str], begin: Callable[[], ChargeVersion]) -> ChargeVersion:
+        """Rolls up the days as they are, then begins the version that supersedes them: nothing is
+        rolled up in between, so the old version stays as it was charged."""
+        with self._lock:
+            self.roll_up(days)
+            return begin()
+
+
+def roll_up(
+    lake: Lake, days: Collection[str], version_of: Callable[[str], int] = _first_version
+) -> int:
     """Rebuilds the charges of UTC days (``YYYY-MM-DD``) and returns how many rows they have.
 
-    All the days are replaced in one commit; a day without turns ends up without charges. Running it
-    again changes nothing. Raises :class:`BadInput` for a text that is no day.
+    ``version_of`` gives the charge version that is current on a day. All the days are replaced in
+    one commit; a day without turns ends up without charges. Running it again changes nothing.
+    Raises :class:`BadInput` for a text that is no day.
     """
     wanted = sorted(set(days))
     for day in wanted:
@@ -22,16 +69,24 @@ def roll_up(lake: Lake, days: Collection[str]) -> int:
     if not wanted:
         return 0
     sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in TOKEN_COLUMNS)
+    columns = ", ".join(_COLUMNS)
     return lake.replace_charges(
         f"""
+        WITH wanted AS (SELECT unnest(?) AS day, unnest(?) AS charge_version)
         SELECT day, org_path, developer, repository, session_id,
             coalesce(nullif(served_model, ''), requested_model) AS model,
             count(*) AS turns,
             count(*) FILTER (cost_microusd IS NULL) AS unpriced_turns,
             {sums},
-            CAST(sum(cost_microusd) AS BIGINT) AS cost_microusd
-        FROM turns WHERE day IN (SELECT unnest(?))
-        GROUP BY ALL ORDER BY ALL""",  # noqa: S608
-        [wanted],
+            CAST(sum(cost_microusd) AS BIGINT) AS cost_microusd,
+            wanted.charge_version, coalesce(price_version, '') AS price_version
+        FROM turns JOIN wanted USING (day)
+        GROUP BY ALL
+        UNION ALL
+        SELECT {columns}, coalesce(charges.charge_version, 0), coalesce(price_version, '')
+        FROM charges JOIN wanted USING (day)
+        WHERE coalesce(charges.charge_version, 0) < wanted.charge_version
+        ORDER BY ALL""",  # noqa: S608
+        [wanted, [version_of(day) for day in wanted]],
         wanted,
     )

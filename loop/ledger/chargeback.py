@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from loop.domain.errors import BadInput
 from loop.lake import Lake
 from loop.lake.rows import day_start_us
+from loop.ledger.charge_versions import ChargeVersion
 
 Grouping = Literal["developer", "session", "repo", "org", "model", "day"]
 GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
@@ -37,11 +38,19 @@ MAX_ORG_LEVEL = 4
 
 SpendRow = dict[str, Any]
 
-_TURNS = """
-    SELECT *, coalesce(nullif(served_model, ''), requested_model) AS model,
+_GROUPED = ", ".join(
+    ("day", "org_path", "developer", "repository", "session_id", *TOKEN_COLUMNS, "cost_microusd")
+)
+_TURNS = f"""
+    SELECT {_GROUPED}, coalesce(nullif(served_model, ''), requested_model) AS model,
         1 AS turn_count, CAST(cost_microusd IS NULL AS BIGINT) AS unpriced_count
-    FROM turns"""
-_CHARGES = "SELECT *, turns AS turn_count, unpriced_turns AS unpriced_count FROM charges"
+    FROM turns"""  # noqa: S608
+_CHARGES = f"""
+    SELECT {_GROUPED}, model, turns AS turn_count, unpriced_turns AS unpriced_count
+    FROM charges"""  # noqa: S608
+_NEWEST = """
+    QUALIFY coalesce(charge_version, 0)
+        = max(coalesce(charge_version, 0)) OVER (PARTITION BY day)"""
 
 
 def spend(
@@ -52,13 +61,16 @@ def spend(
     *,
     level: int | None = None,
     from_rollup: bool = False,
+    charge_version: int | None = None,
+    repricings: Sequence[ChargeVersion] = (),
 ) -> list[SpendRow]:
     """One row for each group, the dearest first.
 
     ``by`` names one or more of :data:`GROUPINGS`; none gives one row with the total. ``since`` and
     ``until`` are UTC days (``YYYY-MM-DD``) by which a turn began, the second exclusive. ``level``
     (1 to 4) cuts organization paths to their first levels. ``from_rollup`` reads ``charges``, which
-    is as of the last roll-up, in place of the turns.
+    is as of the last roll-up, in place of the turns. ``charge_version`` shows what was charged
+    before the later ones of the ``repricings``, which are all that there were.
 
     A row has the groupings' own columns (:data:`COLUMN_OF`), then ``turns``, the five classes of
     tokens, ``cost_microusd`` and ``unpriced_turns``, all exact integers. ``turns`` counts requests
@@ -75,6 +87,10 @@ def spend(
             day_start_us(day)
             conditions.append(f"day {operator} ?")
             parameters.append(day)
+    source = _CHARGES + _NEWEST if from_rollup else _TURNS
+    if charge_version is not None:
+        source, days = _as_charged(charge_version, repricings, source)
+        parameters = [*days, *parameters]
     selected = [f"{expression} AS {name}" for name, expression in columns.items()]
     sums = [
         "coalesce(sum(turn_count), 0) AS turns",
@@ -86,12 +102,56 @@ def spend(
     return lake.query(
         f"""
         SELECT {", ".join([*selected, *sums])}
-        FROM ({_CHARGES if from_rollup else _TURNS}) AS charged
+        FROM ({source}) AS charged
         WHERE {" AND ".join(conditions)}
         {"GROUP BY " + ", ".join(columns.values()) if columns else ""}
         ORDER BY {", ".join(order)}""",  # noqa: S608
         parameters,
     )
+
+
+def unpriced_reasons(
+    lake: Lake, since: str | None = None, until: str | None = None
+) -> list[SpendRow]:
+    """Why turns have no cost: ``reason``, ``model`` and ``turns``, the most frequent first."""
+    conditions, parameters = ["cost_microusd IS NULL"], []
+    for day, operator in ((since, ">="), (until, "<")):
+        if day is not None:
+            day_start_us(day)
+            conditions.append(f"day {operator} ?")
+            parameters.append(day)
+    return lake.query(
+        f"""
+        SELECT coalesce(unpriced_reason, '') AS reason,
+            coalesce(nullif(served_model, ''), requested_model) AS model, count(*) AS turns
+        FROM turns WHERE {" AND ".join(conditions)}
+        GROUP BY ALL ORDER BY turns DESC, reason, model""",  # noqa: S608
+        parameters,
+    )
+
+
+def _as_charged(
+    version: int, repricings: Sequence[ChargeVersion], current: str
+) -> tuple[str, list[str]]:
+    """Days that were priced anew after a version come from the charges as of that version."""
+    newest = max((one.version for one in repricings), default=0)
+    if not 0 <= version <= newest:
+        raise BadInput(
+            f"There is no charge version {version}.",
+            why=f"The newest is {newest}.",
+            fix="`turnwise prices charges` lists them.",
+        )
+    later = [one for one in repricings if one.version > version]
+    if not later:
+        return current, []
+    superseded = " OR ".join("(day >= ? AND day < ?)" for _ in later)
+    days = [day for one in later for day in (one.from_day, one.until_day)]
+    sql = f"""
+        SELECT * FROM ({current}) WHERE NOT ({superseded})
+        UNION ALL
+        {_CHARGES} WHERE ({superseded}) AND coalesce(charge_version, 0) <= {version:d} {_NEWEST}
+    """  # noqa: S608
+    return sql, days + days
 
 
 def _columns(by: Sequence[str], level: int | None) -> dict[str, str]:

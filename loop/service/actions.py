@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from loop.domain.errors import BadInput, NotFound
-from loop.domain.lifecycle import Actor, ActorKind
 from loop.domain.policies import BUCKETS
 from loop.domain.policy_documents import parse_policy
 from loop.service import rollout_stage
 from loop.service.assemble import Parts
+from loop.service.documents import flag, person, reason
 from loop.service.readings import Readings, known_number
 from routing_policies import review
 
@@ -64,7 +64,7 @@ class Actions:
     def propose(self, document: dict[str, Any]) -> dict[str, Any]:
         policy = parse_policy(document.get("policy"))
         version = self._parts.versions.propose(
-            policy, _person(document), channel=self._parts.settings.channel
+            policy, person(document), channel=self._parts.settings.channel
         )
         return self._readings.show_policy(version)
 
@@ -72,7 +72,7 @@ class Actions:
         """Publishes approved versions beside the active one, at random per session."""
         arms = _arms(document.get("arms"))
         publication = rollout_stage.publish_exploration(
-            self._parts, arms, _person(document), _reason(document)
+            self._parts, arms, person(document), reason(document)
         )
         return {
             "serial": publication.serial,
@@ -91,7 +91,7 @@ class Actions:
         return act(known_number(version), document)
 
     def steer_rollout(self, rollout_id: str, verb: str, document: dict[str, Any]) -> dict[str, Any]:
-        rollout_stage.steer(self._parts, rollout_id, verb, _person(document), _reason(document))
+        rollout_stage.steer(self._parts, rollout_id, verb, person(document), reason(document))
         return self._readings.show_rollout(rollout_id)
 
     def act(
@@ -110,7 +110,7 @@ class Actions:
         return {**report.to_document(), "lines": report.lines()}
 
     def _submit(self, version: int, document: dict[str, Any]) -> dict[str, Any]:
-        review.submit(self._parts.versions, version, _person(document), _reason(document))
+        review.submit(self._parts.versions, version, person(document), reason(document))
         return self._moved(version)
 
     def _approve(self, version: int, document: dict[str, Any]) -> dict[str, Any]:
@@ -125,18 +125,18 @@ class Actions:
         decision(
             self._parts.versions,
             version,
-            _person(document),
+            person(document),
             review_cycle=self._cycle(version, document),
-            reason=_reason(document),
+            reason=reason(document),
         )
         return self._moved(version)
 
     def _publish(self, version: int, document: dict[str, Any]) -> dict[str, Any]:
-        rollout_stage.start_rollout(self._parts, version, _person(document), _reason(document))
+        rollout_stage.start_rollout(self._parts, version, person(document), reason(document))
         return self._moved(version)
 
     def _roll_back_version(self, version: int, document: dict[str, Any]) -> dict[str, Any]:
-        rollout_stage.roll_back_version(self._parts, version, _person(document), _reason(document))
+        rollout_stage.roll_back_version(self._parts, version, person(document), reason(document))
         return self._moved(version)
 
     def _cycle(self, version: int, document: dict[str, Any]) -> int:
@@ -150,28 +150,6 @@ class Actions:
 
     def _moved(self, version: int) -> dict[str, Any]:
         return self._readings.show_policy(version)
-
-
-def _person(document: Mapping[str, Any]) -> Actor:
-    name = document.get("actor")
-    if not isinstance(name, str) or not name.strip():
-        raise BadInput("Say who acts.", fix='Send "actor".')
-    return Actor(ActorKind.PERSON, name.strip())
-
-
-def flag(document: Mapping[str, Any], name: str) -> bool:
-    """A switch of the document, off where it is missing. Raises :class:`BadInput`."""
-    value = document.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise BadInput(f"{name} must be true or false, not {value!r}.")
-    return bool(value)
-
-
-def _reason(document: Mapping[str, Any]) -> str:
-    reason = document.get("reason")
-    if not isinstance(reason, str) or not reason.strip():
-        raise BadInput("Say why.", fix='Send "reason".')
-    return reason.strip()
 
 
 def _arms(document: object) -> dict[int, float]:

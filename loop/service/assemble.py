@@ -24,7 +24,11 @@ from loop.control.store import open_control_store
 from loop.domain.errors import Conflict
 from loop.domain.money import PriceBook
 from loop.lake import Lake
+from loop.ledger.charge_table import ChargeTable
+from loop.ledger.charge_versions import ChargeVersionStore
+from loop.ledger.price_book_store import PriceBookStore
 from loop.ledger.prices import load_price_book
+from loop.ledger.pricing import Pricing
 from loop.service.settings import Settings
 from optimizers.run_records import RunRecords
 from routing_policies.publication import PublicationSource
@@ -53,9 +57,22 @@ class Parts:
         return open_control_store(self.settings.control_url)
 
     @cached_property
-    def price_book(self) -> PriceBook:
+    def price_books(self) -> PriceBookStore:
         extra = self.settings.price_book
-        return load_price_book(Path(extra) if extra else None)
+        return PriceBookStore(self.engine, load_price_book(Path(extra) if extra else None))
+
+    @property
+    def price_book(self) -> PriceBook:
+        """The price book in force."""
+        return self.price_books.in_force()
+
+    @cached_property
+    def charge_table(self) -> ChargeTable:
+        return ChargeTable(self.lake, self.charge_versions)
+
+    @cached_property
+    def charge_versions(self) -> ChargeVersionStore:
+        return ChargeVersionStore(self.engine)
 
     @cached_property
     def journal(self) -> Journal:
@@ -79,7 +96,7 @@ class Parts:
         return Drainer(
             self.journal,
             self.lake,
-            self.price_book,
+            Pricing(self.price_books, self.charge_versions),
             Attribution(org_path_attributes=self.settings.org_attributes),
             intake=self.intake_log,
         )

@@ -24,6 +24,7 @@ from loop.service.commands.operations import (
     serve,
     settings_group,
 )
+from loop.service.commands.prices import prices
 from loop.service.commands.ship import ship
 from loop.service.printing import plain
 
@@ -69,6 +70,7 @@ turnwise.add_command(intake.intake)
 turnwise.add_command(intake.conflict)
 turnwise.add_command(intake.quarantine)
 turnwise.add_command(sessions.spend)
+turnwise.add_command(prices)
 turnwise.add_command(sessions.session)
 turnwise.add_command(sessions.evaluate)
 turnwise.add_command(sessions.cluster)

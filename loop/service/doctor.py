@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from loop.domain.errors import TurnwiseError
+from loop.ledger.chargeback import unpriced_reasons
 from loop.service.assemble import Parts, assemble
 from loop.service.intake_readings import RECENT_DAYS, recent_hours_us, recent_us, sums_of
 from loop.service.settings import Settings
 
+SHOWN_REASONS = 5
 CLOCK_SKEW_US = 24 * 3600 * 1_000_000
 
 
@@ -42,6 +44,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("intake", _check_intake),
         ("conflicts", _check_conflicts),
         ("quarantine", _check_quarantine),
+        ("prices", _check_prices),
     ]
     for name, examination in examinations:
         try:
@@ -157,4 +160,18 @@ def _check_quarantine(parts: Parts) -> Check:
         not entries,
         f"{len(entries)} entries are set aside" + (f": {entries[0].reason}" if entries else ""),
         "`turnwise quarantine list` shows them; replay or drop them.",
+    )
+
+
+def _check_prices(parts: Parts) -> Check:
+    rows = unpriced_reasons(parts.lake)
+    turns = sum(row["turns"] for row in rows)
+    reasons = "; ".join(f"{row['turns']:,} {row['reason']}" for row in rows[:SHOWN_REASONS])
+    return Check(
+        "prices",
+        not rows,
+        f"price book {parts.price_book.version} is in force; {turns:,} turns are unpriced"
+        + (f": {reasons}" if rows else ""),
+        "Give the missing prices (`turnwise prices set` or `import`), then charge the days anew "
+        "(`turnwise prices reprice`).",
     )

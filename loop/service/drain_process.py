@@ -18,7 +18,8 @@ import time
 
 from loop.domain.errors import TurnwiseError, Unavailable
 from loop.service.assemble import assemble
-from loop.service.drain_stage import drain
+from loop.service.drain_stage import drain, drain_and_price
+from loop.service.repricing_stage import PendingRepricing
 from loop.service.schedule import RepeatedTask
 from loop.service.settings import Settings
 
@@ -40,7 +41,10 @@ def run_drainer(settings: Settings, *, supervised: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     parts = assemble(settings)
-    task = RepeatedTask("drain", lambda: drain(parts), settings.drain_interval_ms / 1000)
+    repricing = PendingRepricing(parts)
+    task = RepeatedTask(
+        "drain", lambda: drain_and_price(parts, repricing), settings.drain_interval_ms / 1000
+    )
     task.start()
     if supervised:
         sys.stdout.buffer.write(_STARTED)

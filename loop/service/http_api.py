@@ -28,6 +28,7 @@ from loop.service.api_client import IN_PROCESS_HOST
 from loop.service.assemble import Parts
 from loop.service.http_errors import ERROR_HANDLERS
 from loop.service.intake_readings import IntakeReadings
+from loop.service.price_desk import PriceDesk
 from loop.service.readings import Readings
 from loop.service.settings import is_loopback
 from loop.service.web import web_routes
@@ -51,6 +52,7 @@ def api_app(parts: Parts) -> Starlette:
         routes=[
             *api_routes(readings, actions),
             *intake_routes(IntakeReadings(parts)),
+            *money_routes(parts),
             Route("/v1/transcripts", _transcript_intake(parts), methods=["POST"]),
             *gateway_routes(parts.publications, parts.versions, _decision_intake(parts)),
             *web_routes(readings, actions.act),
@@ -112,15 +114,39 @@ def _is_own_name(host: str) -> bool:
     return name in (IN_PROCESS_HOST, "") or is_loopback(name.strip("[]"))
 
 
+def get(path: str, answer: Answer) -> Route:
+    """A route that reads; ``answer`` gets an empty document."""
+    return Route(path, _endpoint(answer, takes_document=False), methods=["GET"])
+
+
+def post(path: str, answer: Answer) -> Route:
+    """A route that acts on the JSON object that it is sent."""
+    return Route(path, _endpoint(answer, takes_document=True), methods=["POST"])
+
+
+def money_routes(parts: Parts) -> list[BaseRoute]:
+    """Price books and re-pricings."""
+    desk = PriceDesk(parts)
+    return [
+        get("/v1/prices", lambda request, _: desk.list_books()),
+        get(
+            "/v1/prices/{version}",
+            lambda request, _: desk.show_book(
+                request.path_params["version"], request.query_params.get("model")
+            ),
+        ),
+        get(
+            "/v1/prices/{version}/document",
+            lambda request, _: desk.export_book(request.path_params["version"]),
+        ),
+        post("/v1/prices", lambda request, document: desk.change_prices(document)),
+        get("/v1/charge-versions", lambda request, _: desk.list_charge_versions()),
+        post("/v1/charge-versions", lambda request, document: desk.reprice(document)),
+    ]
+
+
 def api_routes(readings: Readings, actions: Actions) -> list[BaseRoute]:
-    """Every route of the JSON API but the gateways'."""
-
-    def get(path: str, answer: Answer) -> Route:
-        return Route(path, _endpoint(answer, takes_document=False), methods=["GET"])
-
-    def post(path: str, answer: Answer) -> Route:
-        return Route(path, _endpoint(answer, takes_document=True), methods=["POST"])
-
+    """Every route of the JSON API but the gateways' and those of money."""
     return [
         get("/healthz", lambda request, _: {"ok": True}),
         get("/readyz", lambda request, _: readings.readiness()),
@@ -180,13 +206,6 @@ def api_routes(readings: Readings, actions: Actions) -> list[BaseRoute]:
 
 def intake_routes(intake: IntakeReadings) -> list[BaseRoute]:
     """What came in, what disagrees, what was set aside."""
-
-    def get(path: str, answer: Answer) -> Route:
-        return Route(path, _endpoint(answer, takes_document=False), methods=["GET"])
-
-    def post(path: str, answer: Answer) -> Route:
-        return Route(path, _endpoint(answer, takes_document=True), methods=["POST"])
-
     return [
         get("/v1/intake", lambda request, _: intake.intake(**_intake_options(request))),
         get(
@@ -282,6 +301,7 @@ def _spend_options(request: Request) -> dict[str, Any]:
         "since": query.get("since"),
         "until": query.get("until"),
         "level": _number(query.get("level"), "level"),
+        "charge_version": _number(query.get("charge_version"), "charge_version"),
     }
 
 

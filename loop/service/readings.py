@@ -10,7 +10,7 @@ from typing import Any
 from loop.domain.errors import NotFound
 from loop.domain.estimates import PolicyEstimate
 from loop.domain.runs import OptimizationRun, Trial
-from loop.ledger.chargeback import spend
+from loop.ledger.chargeback import spend, unpriced_reasons
 from loop.service import policy_readings, session_readings
 from loop.service.assemble import Parts
 from loop.service.logged_turns import reach_of
@@ -116,11 +116,36 @@ class Readings:
     # -- sessions and money --------------------------------------------------------------------
 
     def spend(
-        self, by: str, since: str | None = None, until: str | None = None, level: int | None = None
+        self,
+        by: str,
+        since: str | None = None,
+        until: str | None = None,
+        level: int | None = None,
+        charge_version: int | None = None,
     ) -> dict[str, Any]:
+        """Spend by groups, read from the rollup where that is current; ``unpriced`` says why
+        turns have no cost, where some have none."""
+        parts = self._parts
         groupings = [name.strip() for name in by.split(",") if name.strip()]
-        rows = spend(self._parts.lake, groupings, since=since, until=until, level=level)
-        return {"rows": rows, "next": None}
+        rows = spend(
+            parts.lake,
+            groupings,
+            since=since,
+            until=until,
+            level=level,
+            from_rollup=self._rollup_is_current(),
+            charge_version=charge_version,
+            repricings=parts.charge_versions.list() if charge_version is not None else (),
+        )
+        answer: dict[str, Any] = {"rows": rows, "next": None}
+        if any(row["unpriced_turns"] for row in rows):
+            answer["unpriced"] = unpriced_reasons(parts.lake, since, until)
+        return answer
+
+    def _rollup_is_current(self) -> bool:
+        """Whether the charges were rolled up since the last turn was written."""
+        done = self._parts.stage_log.read("charge").revision
+        return done > 0 and done >= self._parts.lake.max_revision()
 
     def list_sessions(
         self,

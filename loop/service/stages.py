@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from loop.ledger.charge_table import roll_up
-from loop.service import evaluation_stage, rollout_stage
+from loop.service import evaluation_stage, repricing_stage, rollout_stage
 from loop.service.assemble import Parts
 from loop.service.schedule import RepeatedTask
 
@@ -39,6 +38,7 @@ def evaluate(parts: Parts) -> bool:
 
 def charge(parts: Parts) -> bool:
     """Rolls up the charges of the days on which turns changed since the last time."""
+    repricing_stage.finish_pending(parts)
     revision = parts.lake.max_revision()
     done = parts.stage_log.read("charge")
     if revision <= done.revision:
@@ -47,7 +47,7 @@ def charge(parts: Parts) -> bool:
         "SELECT DISTINCT day FROM turns_rows WHERE revision > ?", [done.revision]
     )
     days = sorted(row["day"] for row in changed)
-    rows = roll_up(parts.lake, days)
+    rows = parts.charge_table.roll_up(days)
     parts.stage_log.record(
         "charge",
         revision=revision,

@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 
 from collectors.claude_code_turns import assemble
-from collectors.drainer import price
 from loop.domain.turns import Event, Turn
 from loop.ledger.prices import load_price_book
+from loop.ledger.pricing import price
 from tests.collectors.recordings import expected, session_events
 
 A01, A02, A05 = "a01_read_answer", "a02_fix_bug_failed_edit", "a05_subagent"

@@ -16,12 +16,13 @@ import orjson
 import pytest
 
 from collectors.claude_code_turns import NO_TOKENS_REASON
-from collectors.drainer import Drainer, DrainLimits, price
+from collectors.drainer import Drainer, DrainLimits
 from collectors.journal import Journal, sealed_segments
 from collectors.segments import MAGIC, Record, encode_record, encode_trailer
 from loop.domain.errors import Conflict
 from loop.domain.turns import TokenUsage, Turn
 from loop.lake import Lake
+from loop.ledger.pricing import price
 from tests.collectors.pipeline import PRICES, ROOMY, Pipeline, pipeline
 from tests.collectors.recordings import (
     RECEIVED_AT_US,

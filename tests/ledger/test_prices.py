@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loop.domain.errors import BadInput
-from loop.domain.money import Price, PriceBook, Rates, cost_microusd
+from loop.domain.model_names import names_of, plain_name
+from loop.domain.money import Price, PriceBook, Rates, Terms, cost_microusd
 from loop.domain.turns import TokenUsage
-from loop.ledger.prices import load_price_book
+from loop.ledger.prices import load_price_book, read_entries, write_document
 
 DAY = "2026-11-20"
 tokens = st.integers(0, 2**40)
 usages = st.builds(TokenUsage, tokens, tokens, tokens, tokens, tokens)
 rates = st.integers(0, 10**9)
+multipliers = st.tuples(*[st.integers(1, 6 * 10**6)] * 3)
 ENTRY = {
     "model": "my-model",
     "effective_from": "2026-01-01",
@@ -66,12 +69,114 @@ def test_a_release_date_is_an_alias_and_likeness_is_not() -> None:
         "claude-haiku-4-5-latest",
         "claude-haiku-4",
         "CLAUDE-HAIKU-4-5",
-        "us.anthropic.claude-haiku-4-5-20251001-v1:0",
+        "us.anthropic.claude-haiku-4-5-20251002x-v1:0",
+        "openrouter/anthropic/claude-haiku-4.5",
         "",
     ):
         cost = book.cost(stranger, DAY, usage)
         assert cost.microusd is None
         assert cost.unpriced_reason.startswith("unknown model")
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("claude-haiku-4-5", "claude-haiku-4-5"),
+        ("claude-haiku-4-5[1m]", "claude-haiku-4-5"),
+        ("anthropic/claude-haiku-4-5-20251001", "claude-haiku-4-5"),
+        ("litellm_proxy/anthropic/claude-haiku-4-5", "claude-haiku-4-5"),
+        ("us.anthropic.claude-haiku-4-5-20251001-v1:0", "us.anthropic.claude-haiku-4-5"),
+        ("bedrock/us.anthropic.claude-haiku-4-5-20251001-v1:0", "us.anthropic.claude-haiku-4-5"),
+        ("bedrock/converse/anthropic.claude-opus-4-6-v1", "anthropic.claude-opus-4-6"),
+        (
+            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-opus-4-7",
+            "us.anthropic.claude-opus-4-7",
+        ),
+        ("claude-haiku-4-5@20251001", "vertex_ai/claude-haiku-4-5"),
+        ("vertex_ai/claude-opus-4-7@default", "vertex_ai/claude-opus-4-7"),
+        ("azure_ai/claude-opus-4-7", "azure_ai/claude-opus-4-7"),
+        (
+            "bedrock/us-gov-west-1/anthropic.claude-haiku-4-5-20251001-v1:0",
+            "bedrock/us-gov-west-1/anthropic.claude-haiku-4-5",
+        ),
+    ],
+)
+def test_each_spelling_of_a_model_has_one_plain_name(name: str, plain: str) -> None:
+    assert plain_name(name) == plain
+    assert names_of(name)[0] == name
+    assert plain_name(plain) == plain
+
+
+def test_a_platform_has_its_own_price() -> None:
+    book, usage = load_price_book(), TokenUsage(100_000)
+    costs = {
+        name: book.cost(name, DAY, usage).microusd
+        for name in (
+            "claude-haiku-4-5",
+            "global.anthropic.claude-haiku-4-5-20251001-v1:0",
+            "us.anthropic.claude-haiku-4-5-20251001-v1:0",
+            "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "claude-haiku-4-5@20251001",
+            "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc",
+        )
+    }
+    assert list(costs.values()) == [100_000, 100_000, 110_000, 360_000, 100_000, None]
+
+
+@pytest.mark.parametrize(
+    ("terms", "microusd"),
+    [
+        (Terms(), 4_000_000),
+        (Terms("standard", "standard", "global"), 4_000_000),
+        (Terms(speed="fast"), 8_000_000),
+        (Terms(service_tier="batch"), 2_000_000),
+        (Terms(inference_geo="us"), 4_400_000),
+        (Terms("fast", "standard", "us", 3), 8_830_000),
+    ],
+)
+def test_terms_multiply_the_rates(terms: Terms, microusd: int) -> None:
+    book = load_price_book()
+    assert book.cost("claude-opus-5-5", DAY, TokenUsage(1_000_000), terms).microusd == microusd
+
+
+@pytest.mark.parametrize(
+    ("model", "terms", "said"),
+    [
+        ("claude-opus-5-5", Terms(service_tier="priority"), "service tier priority"),
+        ("claude-opus-5-5", Terms(inference_geo="eu"), "inference geography eu"),
+        ("claude-opus-4-7", Terms(speed="fast"), "speed fast"),
+        ("my-model", Terms(web_search_requests=1), "web searches"),
+    ],
+)
+def test_terms_without_a_price_are_unpriced(
+    tmp_path: Path, model: str, terms: Terms, said: str
+) -> None:
+    cost = load_price_book(write_book(tmp_path, ENTRY)).cost(model, DAY, TokenUsage(5), terms)
+    assert cost.microusd is None
+    assert said in cost.unpriced_reason
+
+
+@given(usages, st.builds(Price, st.just("m"), st.just("2026-01-01"), *[rates] * 5), multipliers)
+def test_terms_are_exact_and_rounded_once(
+    usage: TokenUsage, price: Price, millionths: tuple[int, int, int]
+) -> None:
+    fast, batch, us = millionths
+    price = replace(
+        price,
+        speeds=(("fast", fast),),
+        service_tiers=(("batch", batch),),
+        inference_geos=(("us", us),),
+    )
+    cost = cost_microusd(usage, price, Terms("fast", "batch", "us"))
+    exact = Fraction(
+        usage.input_tokens * price.input_microusd
+        + usage.output_tokens * price.output_microusd
+        + usage.cache_read_tokens * price.cache_read_microusd
+        + usage.cache_creation_5m_tokens * price.cache_creation_5m_microusd
+        + usage.cache_creation_1h_tokens * price.cache_creation_1h_microusd,
+        10**6,
+    ) * Fraction(fast * batch * us, 10**18)
+    assert Fraction(-1, 2) < cost - exact <= Fraction(1, 2)
 
 
 def test_an_exact_name_goes_before_its_alias() -> None:
@@ -120,6 +225,12 @@ def test_the_shipped_long_input_rates_apply() -> None:
     assert book.cost("claude-haiku-5-5", DAY, TokenUsage(1, 0, 100_000)).microusd == 5_001
 
 
+def test_a_document_gives_its_prices_back() -> None:
+    book = load_price_book()
+    entries = json.loads(json.dumps(write_document(book.prices(), "v")))["prices"]
+    assert tuple(read_entries(entries, "it").values()) == book.prices()
+
+
 def test_an_own_book_extends_replaces_or_stands_alone(tmp_path: Path) -> None:
     cheaper = ENTRY | {"model": "claude-opus-4-7", "effective_from": "2026-06-01"}
     book = load_price_book(write_book(tmp_path, ENTRY, cheaper))
@@ -146,6 +257,13 @@ def test_an_own_book_extends_replaces_or_stands_alone(tmp_path: Path) -> None:
         ({"cache_read": 1e300}, "cache_read"),
         ({"colour": "red"}, "colour"),
         ({"long_input": 5}, "long_input"),
+        ({"speeds": 2}, "speeds"),
+        ({"speeds": {"fast": "2"}}, "speeds"),
+        ({"service_tiers": {"batch": -0.5}}, "service_tiers"),
+        ({"inference_geos": {"us": 1.0000001}}, "inference_geos"),
+        ({"web_search": "0.01"}, "web_search"),
+        ({"aliases": "other-name"}, "aliases"),
+        ({"source": 5}, "source"),
         ({"long_input": {"above_input_tokens": 0}}, "above_input_tokens"),
         ({"long_input": {"above_input_tokens": 5, "input": 1}}, "output"),
     ],

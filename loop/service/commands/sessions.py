@@ -40,19 +40,26 @@ def spend() -> None:
 @click.option("--since", metavar="DAY", help="First day, YYYY-MM-DD (UTC).")
 @click.option("--until", metavar="DAY", help="Day to stop before, YYYY-MM-DD (UTC).")
 @click.option("--level", type=click.IntRange(1, 4), help="Cut org paths to so many levels.")
+@click.option(
+    "--charge-version",
+    type=click.IntRange(0),
+    help="As charged before later re-pricings (`turnwise prices charges`).",
+)
 @reads
 def spend_by(client: ApiClient, grouping: str, as_json: bool, **options: Any) -> None:
     """Tokens and cost by GROUPING: developer, session, repo, org, model or day.
 
     Several may be given, as in "session,model". JSON: {"rows": [{<the grouping's columns>, turns,
     input_tokens, output_tokens, cache_read_tokens, cache_creation_5m_tokens,
-    cache_creation_1h_tokens, cost_microusd, unpriced_turns}], "next": null}. A cost of null is
-    unpriced, never zero.
+    cache_creation_1h_tokens, cost_microusd, unpriced_turns}], "unpriced": [{reason, model,
+    turns}], "next": null}. A cost of null is unpriced, never zero.
     """
     answer = client.get("/v1/spend", by=grouping, **options)
     if as_json:
         return print_json(answer)
     print_spend(answer["rows"], grouping)
+    for row in answer.get("unpriced", ()):
+        talk.print(f"unpriced: {row['turns']:,} turns: {plain(row['reason'])}", markup=False)
     return None
 
 

@@ -1,0 +1,107 @@
+"""Prices turns as they are assembled, so that what was charged once does not drift.
+
+A session is assembled again whenever more of it arrives, perhaps months later. A turn that was
+priced before keeps the book that it was first priced with; only a re-pricing changes that
+(``docs/decisions/0010-a-charge-keeps-its-price.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from loop.domain.errors import NotFound
+from loop.domain.money import PriceBook, Terms
+from loop.domain.turns import Charged, Turn
+
+TurnKey = tuple[str, str]
+"""Session id and turn id."""
+
+
+class Books(Protocol):
+    """Where price books are found: in force, and by the label that a turn carries."""
+
+    def in_force(self) -> PriceBook: ...
+
+    def find(self, name: str) -> PriceBook: ...
+
+
+class ChargeVersions(Protocol):
+    """Which charge version is current on a UTC day."""
+
+    def current(self, day: str) -> int: ...
+
+
+class Pricing:
+    """Prices turns: each by the book that it was first priced with, new ones by that in force."""
+
+    def __init__(self, books: Books, charge_versions: ChargeVersions) -> None:
+        self._books = books
+        self._charge_versions = charge_versions
+
+    @classmethod
+    def by(cls, book: PriceBook) -> Pricing:
+        """Always by one book, where there are no versions."""
+        only = _OneBook(book)
+        return cls(only, only)
+
+    def price(self, turns: Iterable[Turn], stored: Mapping[TurnKey, Charged]) -> list[Turn]:
+        """The turns with their cost. ``stored`` is how they were charged before, if they were."""
+        in_force = self._books.in_force()
+        by_turn = {turn_id: charged for (_, turn_id), charged in stored.items()}
+        priced = []
+        for turn in turns:
+            # A request may turn out to belong to another session; its charge moves along.
+            before = stored.get((turn.session_id, turn.turn_id)) or by_turn.get(turn.turn_id)
+            book = in_force
+            if before is not None and before.price_version:
+                book = self._book(before.price_version, in_force)
+                turn = replace(turn, charge_version=before.charge_version)
+            else:
+                current = self._charge_versions.current(day_of_turn(turn))
+                turn = replace(turn, charge_version=current) if current else turn
+            priced.append(price(turn, book))
+        return priced
+
+    def _book(self, label: str, in_force: PriceBook) -> PriceBook:
+        if label == in_force.version:
+            return in_force
+        try:
+            return self._books.find(label)
+        except NotFound:
+            return in_force  # from another installation's control store
+
+
+def price(turn: Turn, book: PriceBook) -> Turn:
+    """The turn with its cost on the UTC day that it began; unpriced where that can't be known."""
+    if turn.unpriced_reason and not turn.price_version:
+        return turn  # the collectors know already that its tokens are not known
+    terms = Terms(turn.speed, turn.service_tier, turn.inference_geo, turn.web_search_requests)
+    cost = book.cost(turn.model, day_of_turn(turn), turn.usage, terms)
+    return replace(
+        turn,
+        cost_microusd=cost.microusd,
+        price_version=cost.price_version,
+        unpriced_reason=cost.unpriced_reason,
+    )
+
+
+def day_of_turn(turn: Turn) -> str:
+    """The UTC day that it began: what its price depends on."""
+    return datetime.fromtimestamp(turn.started_at_us // 1_000_000, UTC).date().isoformat()
+
+
+class _OneBook:
+    def __init__(self, book: PriceBook) -> None:
+        self._book = book
+
+    def in_force(self) -> PriceBook:
+        return self._book
+
+    def find(self, name: str) -> PriceBook:
+        return self._book
+
+    def current(self, day: str) -> int:
+        return 0
