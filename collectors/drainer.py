@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from collectors.attribution import Attribution
 from collectors.body_decoding import decode
-from collectors.claude_code_turns import assemble, makes_turns
+from collectors.claude_code_turns import makes_turns
 from collectors.copied_requests import without_copies
 from collectors.decision_intake import decision_of
 from collectors.drain_state import DrainState
@@ -39,6 +39,7 @@ from collectors.journal import Journal, has_records, recover, sealed_segments
 from collectors.quarantine import entry_name, is_replay, record_entry_name
 from collectors.recent_sessions import RecentSessions
 from collectors.segments import Record, decode_session_ids, read_segment
+from collectors.session_assembly import assemble_session
 from collectors.told_requests import ToldRequests
 from loop.domain.errors import BadInput, Conflict, Unavailable
 from loop.domain.money import PriceBook
@@ -423,7 +424,7 @@ class Drainer:
         charged = self.lake.charged_of([session_id for session_id, _ in assembled])
         for session_id, events in assembled:
             try:
-                session = assemble(events, self.attribution)
+                session = assemble_session(events, self.attribution)
                 priced = self.pricing.price(session.turns, charged)
                 check_storable([*priced, *session.contents])
             except _ASSEMBLY_ERRORS as error:

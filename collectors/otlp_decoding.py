@@ -10,6 +10,10 @@ What OTLP keeps outside the attributes is added to them under ``otel.`` names: `
 ``attributes``), ``otel.body``, ``otel.value``, ``otel.started_at_us``, ``otel.temporality``,
 ``otel.unit``.
 
+Records of other tools than Claude Code keep the name of their instrumentation scope as
+``otel.scope``; those of a known convention (``collectors.conventions``) get the session that they
+name by it, or ``trace:…``, their trace, where they name none.
+
 The session id is read from the record alone: the resource block takes a ``session.id`` from the
 environment, so anybody can put another's there.
 """
@@ -25,10 +29,15 @@ from typing import Any
 
 import orjson
 
+from collectors.conventions.convention import SCOPE
+from collectors.conventions.registry import known_conventions
 from collectors.redaction import redact, redact_value
 from loop.domain.turns import Event
 
 MAX_DEPTH = 32
+TRACE_SESSION = "trace:"
+"""What the session id of a record begins with that names no session: its trace's id follows."""
+
 _SCOPE = "com.anthropic.claude_code"
 _PREFIX = "claude_code."
 
@@ -57,7 +66,11 @@ class EventFactory:
         span_id: str,
     ) -> Event:
         name = _log_name(attributes, body, event_name, scope)
-        session_id = self._session_id(attributes)
+        session_id = (
+            self._session_id(attributes)
+            if scope.startswith(_SCOPE) or name.startswith(_PREFIX)
+            else self._foreign_session_id(attributes, scope, name, trace_id)
+        )
         sequence = _integer(attributes.get("event.sequence"))
         at_us = max(0, time_ns // 1000) or _stated_time_us(attributes) or self.received_at_us
         if body is not None and body != name:
@@ -75,6 +88,7 @@ class EventFactory:
         resource: Mapping[str, Any],
         *,
         name: str,
+        scope: str,
         trace_id: str,
         span_id: str,
         parent_span_id: str,
@@ -84,7 +98,11 @@ class EventFactory:
         status_message: str,
         events: list[dict[str, Any]],
     ) -> Event:
-        session_id = self._session_id(attributes)
+        session_id = (
+            self._session_id(attributes)
+            if scope.startswith(_SCOPE) or name.startswith(_PREFIX)
+            else self._foreign_session_id(attributes, scope, name, trace_id)
+        )
         attributes["otel.trace_id"] = trace_id
         attributes["otel.span_id"] = span_id
         if parent_span_id:
@@ -142,6 +160,22 @@ class EventFactory:
             return session_id
         if isinstance(session_id, int | float):
             return str(session_id)
+        self.without_session += 1
+        return ""
+
+    def _foreign_session_id(
+        self, attributes: dict[str, Any], scope: str, name: str, trace_id: str
+    ) -> str:
+        """The session of another tool's record, by the convention that knows it."""
+        attributes[SCOPE] = scope
+        registry = known_conventions()
+        convention = registry.recognise(scope, name, attributes)
+        if convention is None:
+            return self._session_id(attributes)
+        if session_id := registry.session_of(convention, attributes):
+            return session_id
+        if trace_id:
+            return f"{TRACE_SESSION}{trace_id}"
         self.without_session += 1
         return ""
 

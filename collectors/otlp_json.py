@@ -67,12 +67,14 @@ def _walk_traces(groups: list[dict[str, Any]], factory: EventFactory) -> Iterato
     for group in groups:
         resource = _attributes(_object(group, "resource"))
         for scoped in _items(group, "scopeSpans"):
+            scope = _text(_object(scoped, "scope"), "name")
             for span in _items(scoped, "spans"):
                 status = _object(span, "status")
                 yield factory.span(
                     _attributes(span),
                     resource,
                     name=_text(span, "name"),
+                    scope=scope,
                     trace_id=_identifier(span, "traceId", 16),
                     span_id=_identifier(span, "spanId", 8),
                     parent_span_id=_identifier(span, "parentSpanId", 8),

@@ -160,12 +160,14 @@ def _walk_traces(request: Any, factory: EventFactory) -> Iterator[Event]:
     for resource_spans in request.resource_spans:
         resource = _attributes(resource_spans.resource.attributes)
         for scope_spans in resource_spans.scope_spans:
+            scope = scope_spans.scope.name
             for span in scope_spans.spans:
                 status = span.status
                 yield factory.span(
                     _attributes(span.attributes),
                     resource,
                     name=span.name,
+                    scope=scope,
                     trace_id=span.trace_id.hex(),
                     span_id=span.span_id.hex(),
                     parent_span_id=span.parent_span_id.hex(),
