@@ -20,7 +20,7 @@ from collectors.attribution import Attribution, Owner, owner_of
 from collectors.contents import PromptFacts, assemble_contents, prompt_facts
 from collectors.event_fields import boolean, integer, text
 from collectors.metric_turns import metric_turns
-from collectors.request_usage import request_terms, request_usage
+from collectors.request_usage import client_cost, request_terms, request_usage
 from collectors.session_facts import DECISION, RequestFacts, SessionFacts, read_session
 from collectors.token_metrics import METERED
 from collectors.tool_calls import ToolFacts, read_tools
@@ -166,7 +166,7 @@ def _turn(
         prompt_chars=prompt.chars if prompt is not None and prompt.from_human else None,
         starts_prompt=starts_prompt,
         tool_calls=tuple(calls),
-        client_cost_microusd=_client_cost(done),
+        client_cost_microusd=client_cost(done) if done else None,
         unpriced_reason=NO_TOKENS_REASON if usage is None and status != "error" else "",
         sources=_sources(request, tools),
         policy_serial=integer(decision, "serial") if decision else None,
@@ -322,18 +322,6 @@ def _client_version(records: list[Event], told: str) -> str:
         if version:
             return version
     return told
-
-
-def _client_cost(done: Event | None) -> int | None:
-    if done is None:
-        return None
-    micros = integer(done, "cost_usd_micros")
-    if micros is not None:
-        return micros
-    dollars = done.attributes.get("cost_usd")
-    if isinstance(dollars, int | float) and not isinstance(dollars, bool):
-        return round(dollars * 1_000_000)
-    return None
 
 
 def _sources(request: RequestFacts, tools: list[ToolFacts]) -> tuple[str, ...]:

@@ -82,6 +82,12 @@ def _stated(request: RequestFacts) -> Iterator[StatedUsage]:
         yield StatedUsage(PARTIAL_TRANSCRIPT, lines.usage, lines.has_split)
 
 
+def usage_of_record(event: Event) -> TokenUsage | None:
+    """Tokens that an ``api_request`` or an ``llm_request`` span states, or ``None``."""
+    stated = _of_record(event, "")
+    return stated.tokens if stated else None
+
+
 def _of_record(event: Event, source: str) -> StatedUsage | None:
     """Tokens of an ``api_request`` or an ``llm_request`` span."""
     counts = [integer(event, name) for name in ("input_tokens", "output_tokens")]
@@ -105,3 +111,14 @@ def _of_record(event: Event, source: str) -> StatedUsage | None:
 
 def _creation(usage: TokenUsage) -> int:
     return usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
+
+
+def client_cost(event: Event) -> int | None:
+    """The client's own figure on an ``api_request``, micro-dollars."""
+    micros = integer(event, "cost_usd_micros")
+    if micros is not None:
+        return micros
+    dollars = event.attributes.get("cost_usd")
+    if isinstance(dollars, int | float) and not isinstance(dollars, bool) and abs(dollars) < 1e12:
+        return round(dollars * 1_000_000)
+    return None

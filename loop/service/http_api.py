@@ -313,6 +313,7 @@ def _list_options(request: Request) -> dict[str, Any]:
     limit = _number(query.get("limit"), "limit")
     options["limit"] = DEFAULT_ROWS if limit is None else limit
     options["sort"] = query.get("sort", "started")
+    options["disagreeing"] = query.get("disagreeing") == "1"
     return options
 
 

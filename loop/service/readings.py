@@ -152,12 +152,13 @@ class Readings:
         limit: int = 50,
         cursor: str | None = None,
         sort: str = "started",
+        disagreeing: bool = False,
         **filters: str | None,
     ) -> dict[str, Any]:
-        """``filters``: developer, repository, model, org."""
-        return session_readings.list_sessions(
-            self._parts.lake, limit=limit, cursor=cursor, sort=sort, filters=filters
-        )
+        """``filters``: developer, repository, model, org. ``disagreeing``: only the sessions whose
+        logs, metrics and spans tell different sums."""
+        read = session_readings.list_disagreeing if disagreeing else session_readings.list_sessions
+        return read(self._parts.lake, limit=limit, cursor=cursor, sort=sort, filters=filters)
 
     def show_session(self, session_id: str, content: bool = False) -> dict[str, Any]:
         return session_readings.show_session(self._parts.lake, session_id, content=content)

@@ -11,11 +11,12 @@ from typing import Any
 
 from loop.domain.errors import BadInput, NotFound
 from loop.domain.scores import QUALITY, Score
-from loop.domain.turns import ToolEvidence, TracedTurn
+from loop.domain.turns import ToolEvidence, TracedTurn, Turn
 from loop.lake import Lake
 
 MAX_ROWS = 500
 MAX_OFFSET = 2**53
+_CHECKED_AT_ONCE = 50  # sessions whose events are held in memory
 SORTS = {
     "started": "started_at_us DESC",
     "cost": "cost_microusd DESC NULLS LAST",
@@ -110,7 +111,48 @@ def show_session(lake: Lake, session_id: str, *, content: bool = False) -> dict[
         "prompts": prompts,
         "turns": [_turn_row(traced, content=content) for traced in trace.turns],
         "scores": [score_row(score) for score in lake.scores_of([session_id])],
+        "cross_check": cross_checks_of(lake, [session_id])[session_id],
     }
+
+
+def list_disagreeing(
+    lake: Lake,
+    *,
+    limit: int = 50,
+    cursor: str | None = None,
+    sort: str = "started",
+    filters: Mapping[str, str | None] | None = None,
+) -> dict[str, Any]:
+    """The sessions whose sources tell different sums, each with its ``cross_check``.
+
+    At most :data:`MAX_ROWS` sessions are looked at: a page may have fewer rows than asked for, or
+    none, and yet a ``next``.
+    """
+    page = list_sessions(lake, limit=MAX_ROWS, cursor=cursor, sort=sort, filters=filters)
+    begin = _read_cursor(cursor)
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(page["rows"]), _CHECKED_AT_ONCE):
+        listed = page["rows"][start : start + _CHECKED_AT_ONCE]
+        checks = cross_checks_of(lake, [row["session_id"] for row in listed])
+        for position, row in enumerate(listed, start=start + 1):
+            check = checks[row["session_id"]]
+            if not check["agrees"]:
+                rows.append(row | {"cross_check": check})
+            if len(rows) == limit:
+                more = page["next"] is not None or position < len(page["rows"])
+                return {"rows": rows, "next": _write_cursor(begin + position) if more else None}
+    return {"rows": rows, "next": page["next"]}
+
+
+def cross_checks_of(lake: Lake, session_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """For each session the sums that logs, metrics, spans and gateway tell, side by side."""
+    from collectors.cross_checks import cross_check  # not needed by other reading commands
+
+    events = lake.events_of(session_ids)
+    turns: dict[str, list[Turn]] = defaultdict(list)
+    for turn in lake.turns_of(session_ids):
+        turns[turn.session_id].append(turn)
+    return {name: cross_check(events[name], turns[name]).as_dict() for name in session_ids}
 
 
 def score_row(score: Score) -> dict[str, Any]:

@@ -225,6 +225,43 @@ def test_sessions_come_page_by_page(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("recording", ["a01_read_answer", "a04_overload_retry_unfaithful"])
+def test_sessions_whose_sources_disagree_are_listed_with_the_reason(own_folder: Path) -> None:
+    assert ok(own_folder, "session list --disagreeing") == {"rows": [], "next": None}
+    shown = run(own_folder, f"session show {session_id('a05_subagent')}").stdout
+    assert "checked    event and metric and span tell the same sums" in shown
+    (recorded,) = [
+        recording
+        for recording in read_recordings()
+        if recording.session == "a13_oauth_identity" and recording.signal == "metrics"
+    ]
+    later = json.loads(recorded.path.read_bytes())
+    for point in _points(later):
+        for time in ("startTimeUnixNano", "timeUnixNano"):
+            point[time] = str(int(point[time]) + 60_000_000_000)
+    with Journal(own_folder / "journal") as journal:
+        journal.append_sync("metrics", "json", json.dumps(later).encode())
+    (row,) = ok(own_folder, "session list --disagreeing --limit 1")["rows"]
+    assert row["session_id"] == session_id("a13_oauth_identity")
+    check = row["cross_check"]
+    assert [reason["reason"] for reason in check["reasons"]] == ["logs_behind"]
+    for item in check["sums"]:
+        if item["by_metric"] is not None:
+            assert item["by_metric"] == pytest.approx(2 * item["by_event"], abs=2)
+    told = run(own_folder, "session list --disagreeing").stdout
+    assert "differs    claude-sonnet-4-6 output_tokens: event" in told
+    assert "Metrics count more than log events" in told
+
+
+def _points(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _points(item)
+    elif isinstance(node, dict):
+        yield from node.get("dataPoints", ())
+        for item in node.values():
+            yield from _points(item)
+
+
 def test_texts_are_shown_only_when_asked_for(folder: Path, recording: str) -> None:
     expected = next(row for row in read_expected() if row["name"] == recording)
     prompt = expected["prompts"][0]

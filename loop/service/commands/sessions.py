@@ -83,13 +83,34 @@ def session() -> None:
 @click.option("--repo", "repository", help="Only of this repository.")
 @click.option("--model", help="Only with turns of this model.")
 @click.option("--org", help="Only of this organization path and below.")
+@click.option(
+    "--disagreeing",
+    is_flag=True,
+    help="Only those whose logs, metrics and spans tell different sums, and why.",
+)
 @reads
-def list_sessions(client: ApiClient, as_json: bool, **options: Any) -> None:
-    """Sessions with their cost and scores. JSON: {"rows": [...], "next": cursor or null}."""
-    answer = client.get("/v1/sessions", **options)
+def list_sessions(
+    client: ApiClient, as_json: bool, disagreeing: bool, limit: int, **options: Any
+) -> None:
+    """Sessions with their cost and scores. JSON: {"rows": [...], "next": cursor or null}.
+
+    Rows of --disagreeing hold "cross_check" too: {"agrees", "sources", "sums", "reasons"}. A page
+    of it looks at 500 sessions: it may have no rows and yet a next page.
+    """
+    answer = client.get(
+        "/v1/sessions", limit=limit, disagreeing=int(disagreeing) or None, **options
+    )
     if as_json:
         return print_json(answer)
-    print_sessions(answer["rows"])
+    if disagreeing:
+        for row in answer["rows"]:
+            print_lines(
+                f"{row['session_id']}  {row['developer']}", *_check_lines(row["cross_check"])
+            )
+        if not answer["rows"]:
+            talk.print("No session disagrees among those that were looked at.")
+    else:
+        print_sessions(answer["rows"])
     if answer["next"]:
         talk.print(f"More: --cursor {answer['next']}")
     return None
@@ -118,7 +139,9 @@ def print_sessions(rows: list[dict[str, Any]]) -> None:
 def show_session(client: ApiClient, session_id: str, content: bool, as_json: bool) -> None:
     """One session turn by turn, with its scores and their evidence.
 
-    JSON: {"session", "prompts", "turns", "scores"}.
+    JSON: {"session", "prompts", "turns", "scores", "cross_check"}. The last holds the sums that
+    logs, metrics, spans and the gateway tell: {"agrees", "sources", "sums": [{model, measure,
+    by_event, by_metric, by_span, by_gateway, charged, difference}], "reasons"}.
     """
     answer = client.get(f"/v1/sessions/{session_id}", content=int(content) or None)
     if as_json:
@@ -130,6 +153,7 @@ def show_session(client: ApiClient, session_id: str, content: bool, as_json: boo
         f"org path   {head['org_path']}",
         f"repository {head['repository']}",
         f"cost       {show(head['cost_microusd'], 'money')}",
+        *_check_lines(answer["cross_check"]),
         "",
     )
     rows = [
@@ -155,6 +179,26 @@ def show_session(client: ApiClient, session_id: str, content: bool, as_json: boo
     for score in answer["scores"]:
         _print_score(score)
     return None
+
+
+def _check_lines(check: dict[str, Any]) -> list[str]:
+    """What logs, metrics and spans tell of the same sums, in words."""
+    if check["agrees"]:
+        names = " and ".join(check["sources"])
+        return [f"checked    {names} tell the same sums"] if len(check["sources"]) > 1 else []
+    lines = []
+    for item in check["sums"]:
+        if item["difference"]:
+            told = ", ".join(
+                f"{source} {item[f'by_{source}']:,}"
+                for source in check["sources"]
+                if item[f"by_{source}"] is not None
+            )
+            model = plain(item["model"]) or "all models"
+            lines.append(
+                f"differs    {model} {item['measure']}: {told}; charged {item['charged']:,}"
+            )
+    return [*lines, *(f"           {reason['text']}" for reason in check["reasons"])]
 
 
 def _tool_words(tool: dict[str, Any]) -> str:
