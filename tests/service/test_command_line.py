@@ -224,7 +224,6 @@ def test_sessions_come_page_by_page(folder: Path) -> None:
     assert known == sorted(known)
 
 
-@pytest.mark.parametrize("recording", ["a01_read_answer", "a04_overload_retry_unfaithful"])
 def test_sessions_whose_sources_disagree_are_listed_with_the_reason(own_folder: Path) -> None:
     assert ok(own_folder, "session list --disagreeing") == {"rows": [], "next": None}
     shown = run(own_folder, f"session show {session_id('a05_subagent')}").stdout
@@ -262,12 +261,13 @@ def _points(node: Any) -> Iterator[dict[str, Any]]:
             yield from _points(item)
 
 
+@pytest.mark.parametrize("recording", ["a01_read_answer", "a04_overload_retry_unfaithful"])
 def test_texts_are_shown_only_when_asked_for(folder: Path, recording: str) -> None:
     expected = next(row for row in read_expected() if row["name"] == recording)
     prompt = expected["prompts"][0]
     line = f"session show {expected['session_id']}"
     shown = ok(folder, line)
-    assert list(shown) == ["session", "prompts", "turns", "scores"]
+    assert list(shown) == ["session", "prompts", "turns", "scores", "cross_check"]
     for result in (run(folder, line), run(folder, line, "--json")):
         assert prompt not in result.stdout
     for result in (run(folder, line, "--content"), run(folder, line, "--content", "--json")):
