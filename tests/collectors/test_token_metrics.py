@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.claude_code_turns import assemble
-from collectors.drainer import price
 from collectors.token_metrics import COST_USAGE, CUMULATIVE, DELTA, TOKEN_USAGE, read_metered
 from loop.domain.turns import METRIC_SOURCE, Event, TokenUsage
+from loop.ledger.pricing import price
 from tests.collectors.pipeline import PRICES, pipeline
 from tests.collectors.recordings import (
     all_bodies,
