@@ -7,8 +7,8 @@ to use from several threads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -29,24 +29,28 @@ from deltalake.exceptions import (
     TableNotFoundError,
 )
 from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction
 
-from loop.domain.errors import Corrupt, Unavailable
+from loop.domain.errors import Conflict, Corrupt, Unavailable
+from loop.lake.data_files import (
+    COMPRESSION_LEVEL,
+    JOINED,
+    SETTLED,
+    DataFile,
+    files_of,
+    write_data_file,
+)
 from loop.lake.object_store import ObjectStore
 from loop.lake.schemas import TableSchema
 
-WRITER = WriterProperties(compression="ZSTD", compression_level=3)
+WRITER = WriterProperties(compression="ZSTD", compression_level=COMPRESSION_LEVEL)
 
+CHECKPOINT_COMMITS = 20
+"""Commits between two checkpoints, so that opening a table reads few log files."""
 
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """One immutable Parquet file. ``max_revision`` is ``None`` where the table has no revisions."""
-
-    uri: str
-    path: str  # inside the table
-    day: str
-    rows: int
-    size_bytes: int
-    max_revision: int | None
+REWRITES = "turnwise.rewrites"
+"""The application whose number goes up with each commit that removes files. Of two such commits
+that looked at one version, Delta refuses the second: no row is rewritten twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,13 @@ class DeltaLog:
                 )
             return table.version()
 
-    def replace_days(self, rows: pa.Table, days: Collection[str]) -> int:
+    def replace_days(
+        self,
+        rows: pa.Table,
+        days: Collection[str],
+        *,
+        transaction: tuple[str, int] | None = None,
+    ) -> int:
         """Replaces all rows of the days by others, in one commit."""
         listed = ", ".join(f"'{day}'" for day in sorted(set(days)))
         with self.write_lock, store_errors(self.schema.name):
@@ -111,7 +121,59 @@ class DeltaLog:
                 mode="overwrite",
                 predicate=f"day IN ({listed})",
                 writer_properties=WRITER,
+                commit_properties=_rewriting(table, transaction),
             )
+            return table.version()
+
+    def rewrite(
+        self,
+        removed: Sequence[DataFile],
+        added: Iterable[tuple[str, pa.Table | Iterable[pa.RecordBatch], bool]],
+        *,
+        note: str,
+    ) -> int:
+        """Replaces files by others in one commit and returns its version.
+
+        ``added`` gives, one after the other, the day of a file, its rows in the stored schema and
+        whether they are settled. What was appended meanwhile stays. ``note`` says in the table's
+        history what this was. Raises :class:`Conflict` when another process has removed one of
+        the files; nothing has changed then.
+        """
+        filesystem = self.filesystem()
+        written: list[AddAction] = []
+        with self.write_lock, store_errors(self.schema.name):
+            try:
+                for day, rows, is_settled in added:
+                    prefix = SETTLED if is_settled else JOINED
+                    action, count = write_data_file(filesystem, self.schema, day, rows, prefix)
+                    if count:
+                        written.append(action)
+                    else:
+                        filesystem.delete_file(action.path)
+                table = self._open_writer()
+                live = {file.path for file in self.snapshot().files}
+                if any(file.path not in live for file in removed):
+                    raise Conflict(f"Another process has rewritten files of {self.schema.name}.")
+            except BaseException:
+                _delete_quietly(filesystem, written)
+                raise
+            try:
+                table.create_write_transaction(
+                    [*written, *(file.removal() for file in removed)],
+                    mode="append",
+                    schema=table.schema(),
+                    partition_by=["day"],
+                    commit_properties=_rewriting(table, None, {"turnwise.action": note}),
+                )
+            except CommitFailedError as error:
+                # Only then is it sure that no commit names the files; after any other error they
+                # may be live, and where they are not, vacuum finds them.
+                _delete_quietly(filesystem, written)
+                raise Conflict(
+                    f"Another process rewrites files of {self.schema.name}.",
+                    why=str(error),
+                    fix="Try again.",
+                ) from error
             return table.version()
 
     def change(self, action: Callable[[DeltaTable], object]) -> None:
@@ -163,20 +225,29 @@ class DeltaLog:
                 mode="ignore",
                 partition_by=["day"],
                 storage_options=self._options,
-                configuration={
-                    "delta.checkpointInterval": "20",
-                    # Statistics of every column would double the time of a commit; the files
-                    # are found by day and session, and carry their own statistics.
-                    "delta.dataSkippingStatsColumns": ",".join(self.schema.statistics_columns()),
-                },
+                configuration=self._properties(),
             )
         elif not self._has_all_columns:
             known = {field.name for field in table.schema().fields}
             later = [field for field in self.schema.arrow() if field.name not in known]
             if later:  # the table was made by an earlier version: it gains what has come since
                 table.alter.add_columns([Field.from_arrow(field) for field in pa.schema(later)])
+            wanted = self._properties()
+            if not wanted.items() <= table.metadata().configuration.items():
+                table.alter.set_table_properties(wanted)
         self._has_all_columns = True
         return table
+
+    def _properties(self) -> dict[str, str]:
+        """Statistics are few: of every column they would double the time of a commit, and they
+        stay in the log when the rows are gone, so none may be of a person."""
+        named = self.schema.statistics_columns()
+        kept = (
+            {"delta.dataSkippingStatsColumns": ",".join(named)}
+            if named
+            else {"delta.dataSkippingNumIndexedCols": "0"}
+        )
+        return {"delta.checkpointInterval": str(CHECKPOINT_COMMITS), **kept}
 
 
 def _open(uri: str, options: dict[str, str] | None) -> DeltaTable | None:
@@ -186,31 +257,31 @@ def _open(uri: str, options: dict[str, str] | None) -> DeltaTable | None:
         return None
 
 
+def _delete_quietly(filesystem: pafs.FileSystem, written: Sequence[AddAction]) -> None:
+    for action in written:
+        with suppress(OSError):
+            filesystem.delete_file(action.path)
+
+
 def _properties(transaction: tuple[str, int] | None) -> CommitProperties | None:
     if transaction is None:
         return None
     return CommitProperties(app_transactions=[Transaction(*transaction)])
 
 
+def _rewriting(
+    table: DeltaTable,
+    transaction: tuple[str, int] | None,
+    metadata: dict[str, str] | None = None,
+) -> CommitProperties:
+    transactions = [Transaction(REWRITES, (table.transaction_version(REWRITES) or 0) + 1)]
+    if transaction is not None:
+        transactions.append(Transaction(*transaction))
+    return CommitProperties(custom_metadata=metadata, app_transactions=transactions)
+
+
 def _read_snapshot(table: DeltaTable, uri: str) -> Snapshot:
-    actions = pa.table(table.get_add_actions(flatten=True))
-
-    def column(name: str) -> list[object]:
-        if name not in actions.column_names:
-            return [None] * actions.num_rows
-        return list(actions[name].to_pylist())
-
-    files = tuple(
-        DataFile(f"{uri}/{path}", str(path), str(day), int(rows or 0), int(size or 0), revision)  # type: ignore[call-overload, arg-type]
-        for path, day, rows, size, revision in zip(
-            column("path"),
-            column("partition.day"),
-            column("num_records"),
-            column("size_bytes"),
-            column("max.revision"),
-            strict=True,
-        )
-    )
+    files = files_of(pa.table(table.get_add_actions(flatten=True)), uri)
     columns = frozenset(field.name for field in table.schema().fields)
     return Snapshot(table.version(), files, columns)
 

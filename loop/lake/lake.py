@@ -15,7 +15,7 @@ from loop.domain.scores import Score
 from loop.domain.turns import Charged, Content, Event, SessionTrace, Turn
 from loop.lake.cluster_table import ClusterTable
 from loop.lake.columns import ORDER, order_of, to_numpy
-from loop.lake.compaction import compact_table
+from loop.lake.compaction import DEFAULT_POLICY, LakePolicy, compact_table
 from loop.lake.decision_table import DecisionTable
 from loop.lake.delta_log import DeltaLog
 from loop.lake.estimate_table import EstimateTable
@@ -37,7 +37,8 @@ class Lake:
     and :class:`Corrupt` when a stored file fails its checks.
     """
 
-    def __init__(self, logs: Mapping[str, DeltaLog]) -> None:
+    def __init__(self, logs: Mapping[str, DeltaLog], policy: LakePolicy = DEFAULT_POLICY) -> None:
+        self.policy = policy
         self._logs = dict(logs)
         self._queries = LakeQueries(self._logs)
         self._events = EventTable(logs["events"], self._queries)
@@ -48,14 +49,19 @@ class Lake:
         self._estimates = EstimateTable(logs["estimates"], self._queries)
 
     @classmethod
-    def open(cls, store_uri: str, storage_options: Mapping[str, str] | None = None) -> Lake:
+    def open(
+        cls,
+        store_uri: str,
+        storage_options: Mapping[str, str] | None = None,
+        policy: LakePolicy = DEFAULT_POLICY,
+    ) -> Lake:
         """Opens the store at a folder or ``s3://bucket/prefix``; nothing is created yet.
 
         ``storage_options`` are delta-rs's; what they leave out is read from ``AWS_*`` and
         ``TURNWISE_S3_ENDPOINT``. Raises :class:`BadInput` for an address that names no store.
         """
         store = locate_store(store_uri, storage_options)
-        return cls({schema.name: DeltaLog(store, schema) for schema in TABLES})
+        return cls({schema.name: DeltaLog(store, schema) for schema in TABLES}, policy)
 
     def write_events(self, events: Sequence[Event], *, journal: str, position: int) -> None:
         """Appends events. A position of a journal that is in (or a later one) is a no-op."""
@@ -208,7 +214,7 @@ class Lake:
         may go on meanwhile, and versions stay readable for a week.
         """
         saved = {
-            name: compact_table(log, self._queries)
+            name: compact_table(log, self._queries, self.policy)
             for name, log in self._logs.items()
             if tables is None or name in tables
         }

@@ -7,7 +7,7 @@ through a pyarrow dataset. Each call works on a cursor of its own, so that threa
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from loop.domain.errors import BadInput, Corrupt, Unavailable
-from loop.lake.delta_log import DataFile, DeltaLog, Snapshot
+from loop.lake.data_files import DataFile, settled_and_open
+from loop.lake.delta_log import DeltaLog, Snapshot
 from loop.lake.schemas import BOOL, FLOAT64, INT64, STRING, TIMESTAMP, TableSchema
 
 _WANTED = "wanted_sessions"
@@ -34,16 +35,6 @@ _CONFIGURATION = {
 
 CURRENT: dict[str, str] = {
     "events": "SELECT DISTINCT ON (event_id) * FROM {rows} ORDER BY event_id, received_at_us",
-    "turns": """
-        SELECT * EXCLUDE ("commit", removed) FROM (
-            SELECT * FROM {rows} QUALIFY row_number() OVER (
-                PARTITION BY session_id, turn_id ORDER BY revision DESC, "commit" DESC) = 1
-        ) WHERE NOT removed""",
-    "contents": """
-        SELECT * EXCLUDE ("commit", removed) FROM (
-            SELECT * FROM {rows} QUALIFY dense_rank() OVER (
-                PARTITION BY session_id, turn_id ORDER BY revision DESC, "commit" DESC) = 1
-        ) WHERE NOT removed""",
     "scores": """
         SELECT * FROM {rows} QUALIFY row_number() OVER (
             PARTITION BY session_id, evaluator
@@ -64,26 +55,41 @@ CURRENT: dict[str, str] = {
 """What a view shows of a table's rows: only what is current, each thing once."""
 
 MANY_ROWS = 200_000
-CURRENT_OF_MANY: dict[str, str] = {
+_OWN = 'EXCLUDE ("commit", removed, supersedes_from_day, supersedes_to_day)'
+_NEWEST = {
+    # A turn is one row, its texts are several.
+    name: f"""
+        SELECT * {_OWN} FROM (
+            SELECT * FROM {{rows}} QUALIFY {rank}() OVER (
+                PARTITION BY session_id, turn_id ORDER BY revision DESC, "commit" DESC) = 1
+        ) WHERE NOT removed"""  # noqa: S608
+    for name, rank in (("turns", "row_number"), ("contents", "dense_rank"))
+}
+"""The rows of the highest revision of each turn."""
+_NEWEST_OF_MANY = {
     # Few keys have several revisions. Finding these first, by hash (a collision costs a little
     # time, nothing else), and numbering only their rows takes half the time of numbering all; but
     # it reads the files three times, which many small files don't repay.
-    "turns": """
-        WITH doubled AS (
-            SELECT hash(session_id, turn_id) AS key FROM {rows} GROUP BY key HAVING count(*) > 1
-        ), single AS (
-            SELECT * FROM {rows}
-            WHERE hash(session_id, turn_id) NOT IN (SELECT key FROM doubled)
-        ), newest AS (
-            SELECT * FROM {rows} WHERE hash(session_id, turn_id) IN (SELECT key FROM doubled)
+    "turns": f"""
+        SELECT * {_OWN} FROM (
+            SELECT * FROM {{rows}} WHERE hash(session_id, turn_id) NOT IN (
+                SELECT hash(session_id, turn_id) AS key FROM {{rows}}
+                GROUP BY key HAVING count(*) > 1)
+            UNION ALL
+            SELECT * FROM {{rows}} WHERE hash(session_id, turn_id) IN (
+                SELECT hash(session_id, turn_id) AS key FROM {{rows}}
+                GROUP BY key HAVING count(*) > 1)
             QUALIFY row_number() OVER (
                 PARTITION BY session_id, turn_id ORDER BY revision DESC, "commit" DESC) = 1
-        )
-        SELECT * EXCLUDE ("commit", removed) FROM (
-            SELECT * FROM single UNION ALL SELECT * FROM newest
-        ) WHERE NOT removed""",
+        ) WHERE NOT removed""",  # noqa: S608
 }
-"""The same answers for tables of more than ``MANY_ROWS``."""
+"""The same answer for more than ``MANY_ROWS``."""
+_SETTLED = f"SELECT * {_OWN} FROM {{rows}}"  # noqa: S608
+_NOT_SUPERSEDED = f"""
+    SELECT * {_OWN} FROM {{rows}} AS settled WHERE NOT EXISTS (
+        SELECT 1 FROM {{opened}} AS opened
+        WHERE opened.session_id = settled.session_id AND opened.turn_id = settled.turn_id)"""  # noqa: S608
+"""The settled rows of turns of which nothing was appended since."""
 
 
 class LakeQueries:
@@ -151,16 +157,48 @@ class LakeQueries:
         snapshot = log.snapshot()
         files = snapshot.files if chosen is None else chosen
         schema = log.schema
-        source = _source(cursor, log, snapshot, files)
         where = ""
         if narrowed and "session_id" in schema.record_names():
             where = f"WHERE session_id IN (SELECT session_id FROM {_WANTED})"  # noqa: S608
-        selected = ", ".join(_selected(schema, snapshot))
-        rows = f"{schema.name}_rows"
-        cursor.execute(f"CREATE TEMP VIEW {rows} AS SELECT {selected} FROM {source} {where}")  # noqa: S608
-        many = sum(file.rows for file in files) > self._many_rows
-        current = (CURRENT | CURRENT_OF_MANY if many else CURRENT)[schema.name]
-        cursor.execute(f"CREATE TEMP VIEW {schema.name} AS {current.format(rows=rows)}")
+
+        def view(name: str, part: Sequence[DataFile]) -> str:
+            source = _source(cursor, log, snapshot, part, name)
+            selected = ", ".join(_selected(schema, snapshot))
+            cursor.execute(f"CREATE TEMP VIEW {name} AS SELECT {selected} FROM {source} {where}")  # noqa: S608
+            return name
+
+        rows = view(f"{schema.name}_rows", files)
+        if schema.has_revisions:
+            current = self._current_revisions(schema, files, rows, view)
+        else:
+            current = CURRENT[schema.name].format(rows=rows)
+        cursor.execute(f"CREATE TEMP VIEW {schema.name} AS {current}")
+
+    def _current_revisions(
+        self,
+        schema: TableSchema,
+        files: Sequence[DataFile],
+        rows: str,
+        view: Callable[[str, Sequence[DataFile]], str],
+    ) -> str:
+        """SQL of the current rows. What is settled is read as it is, but for the few days that
+        may hold a predecessor of an open row; these rows are looked for there by their key."""
+        straight, looked_through, opened = settled_and_open(files)
+        many = sum(file.rows for file in opened) > self._many_rows
+        newest = (_NEWEST | _NEWEST_OF_MANY if many else _NEWEST)[schema.name]
+        if not straight and not looked_through:
+            return newest.format(rows=rows)
+        name = schema.name
+        parts = []
+        if straight:
+            parts.append(_SETTLED.format(rows=view(f"{name}_settled", straight)))
+        if opened:
+            newer = view(f"{name}_open", opened)
+            parts.append(newest.format(rows=newer))
+            if looked_through:
+                older = view(f"{name}_looked_through", looked_through)
+                parts.append(_NOT_SUPERSEDED.format(rows=older, opened=newer))
+        return " UNION ALL ".join(f"({part})" for part in parts)
 
 
 def _connect() -> duckdb.DuckDBPyConnection:
@@ -174,8 +212,9 @@ def _source(
     log: DeltaLog,
     snapshot: Snapshot,
     files: Sequence[DataFile],
+    view: str,
 ) -> str:
-    name = f"{log.schema.name}_stored"
+    name = f"{view}_stored"
     if not files:
         cursor.register(name, log.schema.arrow().empty_table())
         return name

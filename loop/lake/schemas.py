@@ -90,10 +90,21 @@ class TableSchema:
             ]
         )
 
+    @property
+    def has_revisions(self) -> bool:
+        return any(column.name == "revision" for column in self.columns)
+
     def statistics_columns(self) -> tuple[str, ...]:
-        """The columns whose smallest and largest values the table's log keeps for each file."""
-        names = [column.name for column in self.columns if column.name != "day"]
-        return (names[0], "revision") if "revision" in names else (names[0],)
+        """The columns whose smallest and largest values the table's log keeps for each file.
+
+        None of them holds anything about a person: the log outlives the files that it names.
+        """
+        return STATISTICS if self.has_revisions else ()
+
+    @property
+    def time_name(self) -> str:
+        """The time column's name in records and views."""
+        return next(c.record_name for c in self.columns if c.name == self.time_column)
 
     def record_names(self) -> tuple[str, ...]:
         return tuple(column.record_name for column in self.columns)
@@ -110,6 +121,14 @@ _REMOVED = Column(
     "removed", BOOL, "True: from this revision on, the session no longer has what the row names."
 )
 _DIGEST = Column("digest", STRING, "Digest of what the row says; equal digests are not rewritten.")
+
+_SUPERSEDES_FROM = Column(
+    "supersedes_from_day",
+    STRING,
+    "Earliest day of the row's predecessor, else the row's own; null: not known.",
+)
+_SUPERSEDES_TO = Column("supersedes_to_day", STRING, "Latest day of the same.")
+STATISTICS = ("revision", "supersedes_from_day", "supersedes_to_day")
 
 EVENTS = TableSchema(
     "events",
@@ -197,12 +216,14 @@ TURNS = TableSchema(
         Column("cache_split_assumed", BOOL, "Cache writes came unsplit: all count as 5-minute."),
         Column("web_search_requests", INT64, "Web searches of the API, charged by the search."),
         Column("charge_version", INT64, "Re-pricing that gave the cost; 0 is the first pricing."),
+        _SUPERSEDES_FROM,
+        _SUPERSEDES_TO,
     ),
 )
 
 CONTENTS = TableSchema(
     "contents",
-    1,
+    2,
     "Texts of prompts, answers and tools, apart from the turns for their own permissions.",
     "at",
     (
@@ -228,6 +249,8 @@ CONTENTS = TableSchema(
         Column("state", STRING, "`present`, `truncated`, `redacted` or `missing`."),
         Column("chars", INT64, "Length as the client states it."),
         Column("source", STRING, "Where it was received from, such as `otlp-log`."),
+        _SUPERSEDES_FROM,
+        _SUPERSEDES_TO,
     ),
 )
 

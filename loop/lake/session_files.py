@@ -12,7 +12,8 @@ from collections.abc import Collection
 
 import pyarrow.parquet as pq
 
-from loop.lake.delta_log import DataFile, DeltaLog, store_errors
+from loop.lake.data_files import DataFile
+from loop.lake.delta_log import DeltaLog, store_errors
 
 MAX_INDEXED_ROWS = 200_000
 """A file with more rows is not indexed: that bounds what the index holds in memory."""

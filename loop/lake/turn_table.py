@@ -17,7 +17,7 @@ from typing import Any
 from loop.domain.turns import Charged, Content, TokenUsage, ToolCall, Turn
 from loop.lake.delta_log import DeltaLog
 from loop.lake.queries import LakeQueries, to_rows
-from loop.lake.rows import plain, to_arrow
+from loop.lake.rows import day_of, plain, to_arrow
 from loop.lake.schemas import CONTENTS, TOOL_CALL, TURNS, TableSchema
 from loop.lake.session_files import SessionFiles
 
@@ -34,7 +34,15 @@ _USAGE = (
     "cache_creation_5m_tokens",
     "cache_creation_1h_tokens",
 )
-_OWN = ("day", "revision", "commit", "removed", "digest")  # of the table, not of the record
+_OWN = (  # of the table, not of the record
+    "day",
+    "revision",
+    "commit",
+    "removed",
+    "digest",
+    "supersedes_from_day",
+    "supersedes_to_day",
+)
 _TURN = tuple(
     name for name in TURNS.record_names() if name not in (*_OWN, *_USAGE, "tool_calls", "sources")
 )
@@ -56,11 +64,12 @@ _CALL = tuple(field.name for field in TOOL_CALL)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is stored of one (session, turn): its newest revision and digest."""
+    """What is stored of one (session, turn): its newest revision, and from when to when."""
 
     revision: int
     digest: str
-    at_us: int
+    from_us: int
+    to_us: int
     removed: bool
     charged: Charged | None = None  # of a turn that is priced
 
@@ -110,9 +119,17 @@ class RevisedRows:
                 changed = self._differ(stored, by_session[session_id], session_id, revision)
                 for turn_id, rows in changed.items():
                     appended += rows
-                    row = rows[0]
-                    at_us = row[f"{self._schema.time_column}_us"]
-                    entry = Stored(revision, row["digest"], at_us, row["removed"], _charged(row))
+                    first = rows[0]
+                    times = [row[f"{self._schema.time_column}_us"] for row in rows]
+                    self._note_days(rows, times, stored.get(turn_id))
+                    entry = Stored(
+                        revision,
+                        first["digest"],
+                        min(times),
+                        max(times),
+                        first["removed"],
+                        _charged(first),
+                    )
                     updates.setdefault(session_id, {})[turn_id] = entry
             for row in appended:
                 row["commit"] = commit
@@ -148,6 +165,14 @@ class RevisedRows:
                 changed[turn_id] = [self._removal(session_id, turn_id, entry, revision)]
         return changed
 
+    def _note_days(
+        self, rows: list[dict[str, Any]], times: list[int], before: Stored | None
+    ) -> None:
+        """Writes down where readers and compaction find what these rows supersede."""
+        first, last = (before.from_us, before.to_us) if before else (min(times), max(times))
+        for row in rows:
+            row["supersedes_from_day"], row["supersedes_to_day"] = day_of(first), day_of(last)
+
     def _removal(
         self, session_id: str, turn_id: str, entry: Stored, revision: int
     ) -> dict[str, Any]:
@@ -155,7 +180,7 @@ class RevisedRows:
         return row | {
             "session_id": session_id,
             "turn_id": turn_id,
-            f"{self._schema.time_column}_us": entry.at_us,
+            f"{self._schema.time_column}_us": entry.from_us,
             "revision": revision,
             "removed": True,
             "digest": "",
@@ -183,18 +208,28 @@ class RevisedRows:
         if missing and commit:
             name = self._schema.name
             time_name = f"{self._schema.time_column}_us"
-            more = ", price_version, charge_version" if name == TURNS.name else ""
+            more = ""
+            if name == TURNS.name:  # a turn is one row
+                more = ", any_value(price_version) AS price_version, any_value(charge_version) AS charge_version"
             table = self._queries.run(
-                f"""SELECT DISTINCT ON (session_id, turn_id)
-                        session_id, turn_id, revision, digest, {time_name} AS at_us, removed{more}
-                    FROM {name}_rows
-                    ORDER BY session_id, turn_id, revision DESC, "commit" DESC""",  # noqa: S608
+                f"""SELECT session_id, turn_id, any_value(revision) AS revision,
+                        any_value(digest) AS digest, any_value(removed) AS removed,
+                        min({time_name}) AS from_us, max({time_name}) AS to_us{more}
+                    FROM (SELECT * FROM {name}_rows QUALIFY dense_rank() OVER (
+                        PARTITION BY session_id, turn_id
+                        ORDER BY revision DESC, "commit" DESC) = 1)
+                    GROUP BY session_id, turn_id""",  # noqa: S608
                 files={name: self.session_files.holding(missing)},
                 sessions=missing,
             )
             for row in to_rows(table):
                 self._known[row["session_id"]][row["turn_id"]] = Stored(
-                    row["revision"], row["digest"], row["at_us"], row["removed"], _charged(row)
+                    row["revision"],
+                    row["digest"],
+                    row["from_us"],
+                    row["to_us"],
+                    row["removed"],
+                    _charged(row),
                 )
         wanted = {}
         for session_id in session_ids:

@@ -16,7 +16,15 @@ from loop.lake import schemas
 from loop.lake.rows import day_of, day_start_us
 from loop.lake.schemas import TABLES, TableSchema
 
-OWN = {"day", "revision", "commit", "removed", "digest"}
+OWN = {
+    "day",
+    "revision",
+    "commit",
+    "removed",
+    "digest",
+    "supersedes_from_day",
+    "supersedes_to_day",
+}
 
 
 @pytest.mark.parametrize(
