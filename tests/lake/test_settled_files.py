@@ -58,7 +58,7 @@ steps = st.lists(
         st.sampled_from([("join", None), ("compact", None), ("reopen", None)]),
     ),
     min_size=3,
-    max_size=12,
+    max_size=8,
 )
 
 
@@ -125,7 +125,7 @@ class History:
             assert sorted(map(repr, found)) == sorted(map(repr, contents))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(steps)
 def test_any_history_reads_as_by_the_plain_rule(taken: list[tuple[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
