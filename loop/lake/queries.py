@@ -7,7 +7,7 @@ through a pyarrow dataset. Each call works on a cursor of its own, so that threa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -52,11 +52,10 @@ CURRENT: dict[str, str] = {
     "estimates": "SELECT * FROM {rows}",
     "charges": "SELECT * FROM {rows}",
 }
-"""What a view shows of a table's rows: only what is current, each thing once."""
 
 MANY_ROWS = 200_000
 _OWN = 'EXCLUDE ("commit", removed, supersedes_from_day, supersedes_to_day)'
-_NEWEST = {
+CURRENT |= {
     # A turn is one row, its texts are several.
     name: f"""
         SELECT * {_OWN} FROM (
@@ -65,7 +64,7 @@ _NEWEST = {
         ) WHERE NOT removed"""  # noqa: S608
     for name, rank in (("turns", "row_number"), ("contents", "dense_rank"))
 }
-"""The rows of the highest revision of each turn."""
+"""What a view shows of a table's rows: only what is current, each thing once."""
 _NEWEST_OF_MANY = {
     # Few keys have several revisions. Finding these first, by hash (a collision costs a little
     # time, nothing else), and numbering only their rows takes half the time of numbering all; but
@@ -131,9 +130,11 @@ class LakeQueries:
             for name, table in (tables or {}).items():
                 cursor.register(name, table)
             try:
-                for name in self._names_in(sql):
-                    chosen = None if files is None else files.get(name)
-                    self._open_views(cursor, self._logs[name], chosen, sessions is not None)
+                words = set(re.findall(r"\w+", sql.lower()))
+                for name, log in self._logs.items():
+                    if wanted_views := words & {name, f"{name}_rows"}:
+                        chosen = None if files is None else files.get(name)
+                        self._open_views(cursor, log, chosen, wanted_views, sessions is not None)
                 relation = cursor.sql(sql, params=list(parameters))
                 return relation.to_arrow_table()
             except (duckdb.InvalidInputException, duckdb.InternalException) as error:
@@ -143,17 +144,15 @@ class LakeQueries:
             except duckdb.Error as error:
                 raise BadInput("The query can't be run.", why=str(error)) from error
 
-    def _names_in(self, sql: str) -> Iterable[str]:
-        words = set(re.findall(r"\w+", sql.lower()))
-        return [name for name in self._logs if name in words or f"{name}_rows" in words]
-
     def _open_views(
         self,
         cursor: duckdb.DuckDBPyConnection,
         log: DeltaLog,
         chosen: Sequence[DataFile] | None,
+        wanted: Collection[str],
         narrowed: bool,
     ) -> None:
+        """Opens those views of a table that are wanted: each takes some milliseconds to bind."""
         snapshot = log.snapshot()
         files = snapshot.files if chosen is None else chosen
         schema = log.schema
@@ -167,28 +166,19 @@ class LakeQueries:
             cursor.execute(f"CREATE TEMP VIEW {name} AS SELECT {selected} FROM {source} {where}")  # noqa: S608
             return name
 
-        rows = view(f"{schema.name}_rows", files)
-        if schema.has_revisions:
-            current = self._current_revisions(schema, files, rows, view)
-        else:
-            current = CURRENT[schema.name].format(rows=rows)
-        cursor.execute(f"CREATE TEMP VIEW {schema.name} AS {current}")
-
-    def _current_revisions(
-        self,
-        schema: TableSchema,
-        files: Sequence[DataFile],
-        rows: str,
-        view: Callable[[str, Sequence[DataFile]], str],
-    ) -> str:
-        """SQL of the current rows. What is settled is read as it is, but for the few days that
-        may hold a predecessor of an open row; these rows are looked for there by their key."""
+        name, rows = schema.name, f"{schema.name}_rows"
         straight, looked_through, opened = settled_and_open(files)
-        many = sum(file.rows for file in opened) > self._many_rows
-        newest = (_NEWEST | _NEWEST_OF_MANY if many else _NEWEST)[schema.name]
-        if not straight and not looked_through:
-            return newest.format(rows=rows)
-        name = schema.name
+        is_all_open = len(opened) == len(files) or not schema.has_revisions
+        if rows in wanted or is_all_open:
+            view(rows, files)
+        if name not in wanted:
+            return
+        newest = CURRENT[name]
+        if name in _NEWEST_OF_MANY and sum(file.rows for file in opened) > self._many_rows:
+            newest = _NEWEST_OF_MANY[name]
+        if is_all_open:
+            cursor.execute(f"CREATE TEMP VIEW {name} AS {newest.format(rows=rows)}")
+            return
         parts = []
         if straight:
             parts.append(_SETTLED.format(rows=view(f"{name}_settled", straight)))
@@ -198,7 +188,8 @@ class LakeQueries:
             if looked_through:
                 older = view(f"{name}_looked_through", looked_through)
                 parts.append(_NOT_SUPERSEDED.format(rows=older, opened=newer))
-        return " UNION ALL ".join(f"({part})" for part in parts)
+        together = " UNION ALL ".join(f"({part})" for part in parts)
+        cursor.execute(f"CREATE TEMP VIEW {name} AS {together}")
 
 
 def _connect() -> duckdb.DuckDBPyConnection:

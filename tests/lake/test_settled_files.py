@@ -158,7 +158,9 @@ def test_every_kind_of_step_at_least_once(tmp_path: Path) -> None:
     ]
     for revision, step in enumerate(plan):
         history.take(step, revision)
-        history.check()
+        if revision % 3 == 0:
+            history.check()
+    history.check()
     files = history.logs["turns"].snapshot().files
     assert all(file.is_settled for file in files)
     assert sum(file.rows for file in files) == 3
