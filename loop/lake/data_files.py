@@ -4,7 +4,7 @@ A *settled* file (its name says so) holds current rows only, as of the version t
 each (session, turn) the rows of one revision, and of no turn that another settled file of the same
 version holds too. What was appended later lies in *open* files, and each of their rows names the
 days of its predecessor. So readers take settled files as they are, but for the few days that open
-files name. ``docs/decisions/0009`` has the reasons and the proof.
+files name. ``docs/decisions/0011`` has the reasons and the proof.
 """
 
 from __future__ import annotations

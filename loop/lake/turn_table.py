@@ -210,7 +210,9 @@ class RevisedRows:
             time_name = f"{self._schema.time_column}_us"
             more = ""
             if name == TURNS.name:  # a turn is one row
-                more = ", any_value(price_version) AS price_version, any_value(charge_version) AS charge_version"
+                more = "".join(
+                    f", any_value({n}) AS {n}" for n in ("price_version", "charge_version")
+                )
             table = self._queries.run(
                 f"""SELECT session_id, turn_id, any_value(revision) AS revision,
                         any_value(digest) AS digest, any_value(removed) AS removed,
