@@ -95,6 +95,7 @@ class Journal:
         self._segment: _OpenSegment | None = None
         self._disk_checked_at = 0.0
         self._disk_refusal = ""
+        self._bytes_since_check = 0
         self._thread = threading.Thread(target=self._write_forever, name="journal", daemon=True)
         self._thread.start()
 
@@ -154,9 +155,12 @@ class Journal:
     def check_disk(self) -> None:
         """Raises Unavailable while the disk is above its high-water mark."""
         now = time.monotonic()
-        if now - self._disk_checked_at > _DISK_CHECK_SECONDS:
+        # A fast sender could fill what is to be kept free between two looks at the clock.
+        much = self._bytes_since_check > self.limits.min_free_bytes // 8
+        if much or now - self._disk_checked_at > _DISK_CHECK_SECONDS:
             self._disk_refusal = _disk_refusal(self.directory, self.limits)
             self._disk_checked_at = now
+            self._bytes_since_check = 0
         if self._disk_refusal:
             raise Unavailable(
                 "The collector's disk is full.",
@@ -179,6 +183,7 @@ class Journal:
                 )
             self._waiting.extend(items)
             self._waiting_bytes += size
+            self._bytes_since_check += size
             self._wake.notify()
 
     def _write_forever(self) -> None:

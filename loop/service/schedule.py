@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 logger = logging.getLogger("turnwise")
 LONGEST_PAUSE_SECONDS = 60.0
+MAX_DOUBLINGS = 16  # of the pause: a store may be away for days
 
 
 class RepeatedTask:
@@ -43,6 +44,7 @@ class RepeatedTask:
                 failures = 0
             except Exception:
                 failures += 1
-                pause = min(LONGEST_PAUSE_SECONDS, self._interval_seconds * 2**failures)
+                growth = 2.0 ** min(failures, MAX_DOUBLINGS)
+                pause = min(LONGEST_PAUSE_SECONDS, self._interval_seconds * growth)
                 logger.exception("%s failed; trying again in %.0f s", self.name, pause)
             self._stopped.wait(pause)

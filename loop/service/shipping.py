@@ -18,6 +18,7 @@ from loop.domain.errors import NotFound, Unavailable
 from loop.service.api_client import ApiClient
 
 LONGEST_PAUSE_SECONDS = 300.0
+MAX_DOUBLINGS = 16  # of the pause
 _NAME_PARTS = 3  # the last parts of a path say which session and subagent its lines are of
 
 Progress = Callable[[int, int, str], None]  # bytes read, bytes in all, name
@@ -104,7 +105,7 @@ def follow(
             report = shipper.ship_new(paths, lambda *_: None)
         except Unavailable as error:
             failures += 1
-            growing = interval_seconds * 2**failures
+            growing = interval_seconds * 2.0 ** min(failures, MAX_DOUBLINGS)
             pause = max(error.retry_after_seconds, min(LONGEST_PAUSE_SECONDS, growing))
             tell(f"{error} Trying again in {pause:.0f} s; nothing is lost.")
         else:
