@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from collectors.conventions.convention import SCOPE
 from collectors.event_fields import text
 from loop.domain.turns import Event
 
@@ -83,6 +84,8 @@ def without_copies(by_session: Mapping[str, Iterable[Event]]) -> dict[str, list[
 def _read(session_id: str, events: Iterable[Event]) -> _Telling:
     telling = _Telling(session_id)
     for event in events:
+        if SCOPE in event.attributes:
+            continue  # another tool's record of a request does not make a session its owner
         if event.kind in ("log", "span"):
             if request_id := text(event, "request_id", "gen_ai.response.id"):
                 telling.live.add(request_id)

@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 from collectors.attribution import Attribution
 from collectors.body_decoding import decode
 from collectors.claude_code_turns import makes_turns
+from collectors.conventions.trace_sessions import settle_traces
 from collectors.copied_requests import without_copies
 from collectors.decision_intake import decision_of
 from collectors.drain_state import DrainState
@@ -408,11 +409,11 @@ class Drainer:
         revision: int,
         report: DrainReport,
     ) -> None:
-        """Sessions that share requests are assembled together: a change of one may move a request
-        from or to another."""
+        """Sessions that share requests or a trace are assembled together: a change of one may move
+        a request from or to another."""
         for circle in {frozenset(circles[name]) for name in circles if name in changed}:
             events = {name: self._sessions.events_of(name) for name in sorted(circle)}
-            self._write_assembled(without_copies(events).items(), revision, report)
+            self._write_assembled(without_copies(settle_traces(events)).items(), revision, report)
 
     def _write_assembled(
         self, sessions: Iterable[tuple[str, Iterable[Event]]], revision: int, report: DrainReport

@@ -1,7 +1,9 @@
-"""Which sessions' transcripts tell of which requests: how copies in other sessions are found.
+"""Which sessions' transcripts tell of which requests, and which sessions share a trace of another
+convention's: how copies in other sessions and spans without a session are found.
 
-A cache on local disk (SQLite) of what the lake's events say. It grows with transcripts only; where
-it is missing it is made again from the lake. Only the draining process has it open.
+A cache on local disk (SQLite) of what the lake's events say. It grows with transcripts and with
+other tools' traces only; where it is missing it is made again from the lake. Only the draining
+process has it open.
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collectors.conventions.convention import SCOPE
+from collectors.conventions.trace_sessions import trace_key
 from collectors.copied_requests import request_keys
 from collectors.event_fields import text
+from collectors.otlp_decoding import TRACE_SESSION
 from loop.domain.turns import Event
 from loop.lake.rows import day_of
 
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
     from loop.lake import Lake
 
 logger = logging.getLogger("turnwise")
-FORMAT = 1
+FORMAT = 2
 _TABLES = f"""
 CREATE TABLE told (key TEXT NOT NULL, session_id TEXT NOT NULL, PRIMARY KEY (key, session_id))
     WITHOUT ROWID;
@@ -33,6 +38,11 @@ _STORED = """
 SELECT session_id, json_extract_string(attributes, '$.requestId') AS request_id,
     json_extract_string(attributes, '$.message.id') AS message_id
 FROM events_rows WHERE kind = 'transcript' AND name = 'transcript.assistant' AND day = ?
+"""
+_STORED_TRACES = """
+SELECT DISTINCT session_id, json_extract_string(attributes, '$."otel.trace_id"') AS trace_id
+FROM events_rows
+WHERE kind IN ('log', 'span') AND day = ? AND contains(attributes, '"otel.scope"')
 """
 _IDS_PER_QUERY = 500
 _LONGEST_US = 12 * 3_600_000_000  # how long before its answer a request may have begun
@@ -58,11 +68,14 @@ class ToldRequests:
         connection = self._open()
         told: dict[Pair, int] = {}
         live: set[Pair] = set()
+        traces: set[Pair] = set()
         sessions: set[str] = set()
         for event in events:
             if not event.session_id:
                 continue
             sessions.add(event.session_id)
+            if SCOPE in event.attributes and (key := trace_key(event)):
+                traces.add((key, event.session_id))
             if event.kind == "transcript":
                 told.update(((key, event.session_id), event.at_us) for key in request_keys(event))
             elif event.kind in ("log", "span") and (
@@ -73,6 +86,7 @@ class ToldRequests:
         reported = self._reported_live(unknown, live)
         with connection:
             _learn(connection, unknown)
+            _learn(connection, {pair for pair in traces if not _knows(connection, pair)})
             if live and connection.execute("SELECT 1 FROM told LIMIT 1").fetchone():
                 _relate(connection, live)
             _share(connection, unknown, reported)
@@ -87,13 +101,16 @@ class ToldRequests:
         days = {day_of(at_us - before) for at_us in wanted.values() for before in (0, _LONGEST_US)}
         listed = ", ".join(f"'{day}'" for day in sorted(days))
         rows = self._lake.query(
-            f"""SELECT DISTINCT request_id, session_id FROM turns_rows
-            WHERE day IN ({listed}) AND request_id IN (SELECT unnest(?::VARCHAR[]))""",  # noqa: S608
+            f"""SELECT DISTINCT request_id, message_id, session_id FROM turns_rows
+            WHERE day IN ({listed}) AND (request_id IN (SELECT unnest($1::VARCHAR[]))
+                OR message_id IN (SELECT unnest($1::VARCHAR[])))""",  # noqa: S608
             [sorted(wanted)],
         )
         found: dict[str, set[str]] = {}
         for row in rows:
-            found.setdefault(row["request_id"], set()).add(row["session_id"])
+            for key in (row["request_id"], row["message_id"]):
+                if key:
+                    found.setdefault(key, set()).add(row["session_id"])
         return found
 
     def close(self) -> None:
@@ -138,6 +155,16 @@ class ToldRequests:
                         for found in stored
                         for key in (found["request_id"], found["message_id"])
                         if key and found["session_id"]
+                    },
+                )
+            traced = self._lake.query(_STORED_TRACES, [row["day"]])
+            with connection:
+                _learn(
+                    connection,
+                    {
+                        (f"{TRACE_SESSION}{found['trace_id']}", found["session_id"])
+                        for found in traced
+                        if found["trace_id"] and found["session_id"]
                     },
                 )
         connection.close()

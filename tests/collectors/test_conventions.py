@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +13,15 @@ import pytest
 from collectors.conventions.convention import Convention, ToldSession
 from collectors.conventions.registry import known_conventions, load_conventions
 from collectors.conventions.token_counts import CACHE_UNTOLD
+from collectors.drainer import DrainLimits
 from collectors.session_assembly import assemble_session
 from loop.domain.turns import Event, TokenUsage, Turn
 from tests.collectors.conventions.portkey import portkey_events
+from tests.collectors.pipeline import pipeline
 from tests.contracts.convention import ConventionContract, RecordedSessions
-from tests.recorded_conventions.recordings import by_session, index, recorded_events
+from tests.recorded_conventions.recordings import bodies, by_session, index, recorded_events
 
+SESSIONS = "SELECT DISTINCT session_id FROM events"
 FIRST = TokenUsage(12, 40, 1000, 150, 50)
 SECOND = TokenUsage(7, 11, 1200, 60, 0)
 FIRST_UNSPLIT = TokenUsage(12, 40, 1000, 200, 0)
@@ -209,6 +214,38 @@ def test_a_gateways_session_is_the_one_that_claude_code_stated() -> None:
 def test_a_span_without_a_session_is_a_session_of_its_trace() -> None:
     (turn, *_) = turns_of("mlflow")
     assert turn.session_id == f"trace:{turn.prompt_id}"
+
+
+def test_spans_without_a_session_join_the_one_that_their_trace_names(tmp_path: Path) -> None:
+    """The SDK's own spans come under their trace, the instrumentation's under the session that it
+    names: whatever comes first, each request is one turn."""
+    sent = bodies("openinference")
+    orders = [sent, sent[::-1], random.Random(7).sample(sent, len(sent))]
+    stored = []
+    for number, order in enumerate(orders):
+        folder = tmp_path / str(number)
+        limits = DrainLimits(commits_per_compaction=10**9)
+        with pipeline(folder, limits) as parts:
+            for place, (signal, body) in enumerate(order, start=1):
+                parts.journal.append_sync(signal, "protobuf", body)
+                if place % 3 and place < len(order):
+                    continue
+                parts.drainer.drain_once()
+                if number == 2:
+                    parts.drainer.close()
+                    (folder / "told_requests.sqlite").unlink()  # it is made again
+            sessions = [row["session_id"] for row in parts.lake.query(SESSIONS)]
+            stored.append((parts.lake.turns_of(sessions), parts.lake.contents_of(sessions)))
+    assert stored[0] == stored[1] == stored[2]
+    turns = sorted(stored[0][0], key=lambda turn: turn.started_at_us)
+    assert [turn.usage for turn in turns] == [FIRST, SECOND, TokenUsage()]
+    assert [turn.request_id for turn in turns] == [
+        "req_01conventionfirst00000001",
+        "req_01conventionsecond0000002",
+        "req_01conventionfailed000003",
+    ]
+    assert {turn.session_id for turn in turns[:2]} == {"sess-conventions-0001"}
+    assert all(turn.cost_microusd is not None for turn in turns)
 
 
 def test_wrappers_of_several_calls_are_no_calls() -> None:
