@@ -20,6 +20,7 @@ from collectors.attribution import Attribution, Owner, owner_of
 from collectors.contents import PromptFacts, assemble_contents, prompt_facts
 from collectors.event_fields import boolean, integer, text
 from collectors.metric_turns import metric_turns
+from collectors.raw_bodies import BODY_FILE
 from collectors.request_usage import client_cost, request_terms, request_usage
 from collectors.session_facts import DECISION, RequestFacts, SessionFacts, read_session
 from collectors.token_metrics import METERED
@@ -230,6 +231,8 @@ def _requested_model(request: RequestFacts) -> str:
         return text(request.span, "gen_ai.request.model", "model")
     if request.lines and request.lines.requested_model:
         return request.lines.requested_model
+    if request.raw and request.raw.requested_model:
+        return request.raw.requested_model
     failed = request.outcomes.get("claude_code.api_error")
     return text(failed, "model") if failed else ""
 
@@ -326,12 +329,16 @@ def _client_version(records: list[Event], told: str) -> str:
 
 def _sources(request: RequestFacts, tools: list[ToolFacts]) -> tuple[str, ...]:
     present = []
-    if request.logs() or request.raw or any(tool.decision or tool.result for tool in tools):
+    raw = request.raw
+    is_sent = raw is not None and BODY_FILE not in raw.event.attributes
+    if request.logs() or is_sent or any(tool.decision or tool.result for tool in tools):
         present.append("otlp-log")
     if request.span or any(tool.span or tool.execution for tool in tools):
         present.append("otlp-span")
     if request.lines or any(tool.told for tool in tools):
         present.append("transcript")
+    if raw is not None and raw.usage is not None:
+        present.append("raw-body")
     if request.decision:
         present.append("gateway")
     return tuple(present)

@@ -20,7 +20,7 @@ from loop.domain.turns import Content, ContentKind, Event, EvidenceState, Turn
 TASK_NOTIFICATION = "<task-notification>"
 _BASH_OUTPUT_CHARS = 30_000  # the client cuts the output of Bash here, without a mark
 _STATES: dict[EvidenceState, int] = {"present": 0, "truncated": 1, "redacted": 2, "missing": 3}
-_LOG, _SPAN, _TRANSCRIPT = "otlp-log", "otlp-span", "transcript"
+_LOG, _SPAN, _TRANSCRIPT, _RAW_BODY = "otlp-log", "otlp-span", "transcript", "raw-body"
 _TOOL_OUTPUT_KEYS = ("output", "content", "diff", "result")
 
 
@@ -165,7 +165,7 @@ def _answer(request: RequestFacts, turn: Turn) -> list[Content]:
     if request.span and text(request.span, "response.model_output"):
         candidates.append(_candidate(text(request.span, "response.model_output"), _SPAN))
     if request.raw and request.raw.text:
-        candidates.append(_candidate(request.raw.text, _LOG))
+        candidates.append(_candidate(request.raw.text, _RAW_BODY))
     if not candidates and turn.status == "error":
         return []
     best = _best(candidates)
@@ -224,7 +224,7 @@ def _inputs(tool: ToolFacts, facts: SessionFacts) -> list[_Candidate]:
     if tool.told and tool.told.input_text:
         candidates.append(_candidate(tool.told.input_text, _TRANSCRIPT))
     if tool.tool_use_id in facts.raw_tools:
-        candidates.append(_candidate(facts.raw_tools[tool.tool_use_id][2], _LOG))
+        candidates.append(_candidate(facts.raw_tools[tool.tool_use_id][2], _RAW_BODY))
     if tool.span and text(tool.span, "tool_input"):
         candidates.append(_candidate(_without_head(text(tool.span, "tool_input")), _SPAN))
     if tool.result:
@@ -261,7 +261,7 @@ def _outputs(tool: ToolFacts, facts: SessionFacts) -> list[_Candidate]:
         candidates.append(_candidate(without_reminders(tool.told.result), _TRANSCRIPT))
     given = facts.results.get(tool.tool_use_id)
     if given is not None:
-        source = _SPAN if tool.tool_use_id in facts.context_of else _LOG
+        source = _SPAN if tool.tool_use_id in facts.context_of else _RAW_BODY
         candidates.append(_candidate(given.text, source))
     if tool.span and text(tool.span, "new_context"):
         candidates.append(_candidate(_without_head(text(tool.span, "new_context")), _SPAN))

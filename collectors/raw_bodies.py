@@ -18,6 +18,9 @@ from collectors.api_usage import UNSTATED, ServiceTerms, has_split, terms_of, us
 from collectors.event_fields import text, without_reminders
 from loop.domain.turns import Event, TokenUsage
 
+BODY_FILE = "turnwise.body_file"
+"""The attribute of a body that was read from a file of the client's (``raw_body_files``)."""
+
 _RESULT_START = re.compile(r'\{"(?:tool_use_id":"|type":"tool_result")')
 _SECTION = re.compile(
     r"^\[(USER|USER PROMPT|ASSISTANT|TOOL RESULT)(?:: ([^\]\n]+))?\]\n", re.MULTILINE
@@ -37,27 +40,30 @@ class ToolResult:
 
 @dataclass(slots=True)
 class RawResponse:
-    """An uncut ``api_response_body``."""
+    """An ``api_response_body``. ``usage`` is ``None`` where its body is cut or kept elsewhere: then
+    only the ids are known."""
 
+    event: Event
     request_id: str
     message_id: str
     model: str
     stop_reason: str
     usage: TokenUsage | None
     text: str
+    requested_model: str = ""  # of the request's body
     has_split: bool = True
     terms: ServiceTerms = UNSTATED
     tool_uses: list[tuple[str, str, str]] = field(default_factory=list)  # id, name, input as JSON
 
 
-def read_response(event: Event) -> RawResponse | None:
-    """``None`` when the body is cut, kept elsewhere (file mode) or no message."""
+def read_response(event: Event) -> RawResponse:
+    """What the body of a response tells, as far as it is there."""
     try:
         message = orjson.loads(text(event, "body"))
     except orjson.JSONDecodeError:
-        return None
+        message = {}
     if not isinstance(message, dict):
-        return None
+        message = {}
     content = message.get("content")
     blocks = (
         [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
@@ -65,12 +71,14 @@ def read_response(event: Event) -> RawResponse | None:
     stated = message.get("usage")
     usage = stated if isinstance(stated, Mapping) else None
     return RawResponse(
+        event,
         text(event, "request_id"),
         text(message, "id") or text(event, "message.id"),
         text(message, "model"),
         text(message, "stop_reason"),
         usage_of(usage) if usage is not None else None,
         "\n".join(text(block, "text") for block in blocks if block.get("type") == "text"),
+        "",
         usage is None or has_split(usage),
         terms_of(usage) if usage is not None else UNSTATED,
         [

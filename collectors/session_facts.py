@@ -50,7 +50,9 @@ class RequestFacts:
         return [*self.outcomes.values(), *self.responses, *self.tool_events]
 
     def records(self) -> list[Event]:
-        return [*self.logs(), *([self.span] if self.span else [])]
+        """All its telemetry, those that say most first."""
+        last = [self.span] if self.span else []
+        return [*self.logs(), *last, *([self.raw.event] if self.raw else [])]
 
     def started_at_us(self) -> int:
         """When it began: by its span, else by its outcome and duration, else by what is left."""
@@ -120,12 +122,12 @@ def read_session(events: Iterable[Event]) -> SessionFacts:
             by_name.setdefault(event.name, []).append(event)
     tree = _span_tree(ordered)
     transcript = read_transcript(event for event in ordered if event.kind == "transcript")
-    raws = [
-        raw
-        for event in by_name.get("claude_code.api_response_body", [])
-        if (raw := read_response(event)) is not None
-    ]
-    results = tool_results(by_name.get("claude_code.api_request_body", []))
+    raws = [read_response(event) for event in by_name.get("claude_code.api_response_body", [])]
+    request_bodies = by_name.get("claude_code.api_request_body", [])
+    asked = {text(event, "request_body_id"): text(event, "model") for event in request_bodies}
+    for raw in raws:
+        raw.requested_model = asked.get(text(raw.event, "request_body_id"), "")
+    results = tool_results(request_bodies)
     context_of: dict[str, Event] = {}
     for span in by_name.get(LLM_REQUEST, []):
         for result in context_results(span):
@@ -202,7 +204,10 @@ def _group_requests(
                 nameless_logs.append(event)
     for raw in raws:
         if raw.request_id:
-            of(raw.request_id).raw = raw
+            told = of(raw.request_id)
+            # The telemetry of file mode names a body that an import of the files may have brought.
+            if told.raw is None or (told.raw.usage is None and raw.usage is not None):
+                told.raw = raw
     _pair_nameless(grouped, nameless_logs, nameless_spans, tree)
     _join_responses(grouped, by_name.get("claude_code.assistant_response", []))
     _join_transcript(grouped, transcript)

@@ -134,7 +134,7 @@ class Turn:
     cost_microusd: int | None = None  # None is unpriced, never 0
     price_version: str = ""
     unpriced_reason: str = ""
-    sources: tuple[str, ...] = ()  # otlp-log, otlp-span, transcript, gateway, otlp-metric
+    sources: tuple[str, ...] = ()  # otlp-log, otlp-span, transcript, …
     policy_serial: int | None = None
     policy_version: int | None = None
     arm: str = ""

@@ -15,6 +15,7 @@ import click
 from loop import __version__
 from loop.domain.errors import TurnwiseError
 from loop.service.commands import intake, policies, sessions
+from loop.service.commands.import_bodies import bodies
 from loop.service.commands.import_transcripts import import_group
 from loop.service.commands.operations import (
     collect,
@@ -64,6 +65,7 @@ turnwise.add_command(collect)
 turnwise.add_command(drain)
 turnwise.add_command(demo)
 turnwise.add_command(doctor)
+import_group.add_command(bodies)
 turnwise.add_command(import_group, "import")
 turnwise.add_command(ship)
 turnwise.add_command(intake.intake)

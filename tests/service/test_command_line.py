@@ -379,6 +379,7 @@ def talked(result: Result) -> str:
         "optimize --trials 0",
         "import transcripts",
         "import transcripts no/such/file.jsonl",
+        "import bodies no/such/folder",
         "serve --http nowhere",
         "fly",
     ],
