@@ -13,7 +13,7 @@ loses its last export, a fleet may send logs alone), and what one lacks another 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from collectors.attribution import Attribution, Owner, owner_of
@@ -79,14 +79,26 @@ def assemble(events: Iterable[Event], attribution: Attribution | None = None) ->
         for request in sorted(facts.requests, key=_total_order)
     ]
     contents = assemble_contents(facts, tools, turns, prompts)
-    turns += metric_turns(
-        facts.events,
-        turns,
-        facts.by_name.get(DECISION, []),
-        lambda point: owner_of([point], rules, session_owner),
-    )
+    turns += assemble_metered(facts.events, turns, rules)
     turns.sort(key=lambda turn: (turn.started_at_us, turn.sequence, turn.turn_id))
     return AssembledSession(tuple(turns), contents)
+
+
+def assemble_metered(
+    events: Sequence[Event], turns: Iterable[Turn], attribution: Attribution
+) -> list[Turn]:
+    """The turns of what metrics alone tell, beside the session's other ``turns``.
+
+    Of the session's events (in order, one of each identity) it needs the metered points, the
+    decisions, and whatever else names the session's owner.
+    """
+    owner = owner_of((event for event in events if event.kind != "decision"), attribution)
+    return metric_turns(
+        events,
+        turns,
+        [event for event in events if event.name == DECISION],
+        lambda point: owner_of([point], attribution, owner),
+    )
 
 
 def makes_turns(event: Event) -> bool:

@@ -38,13 +38,13 @@ from collectors.intake_counts import (
 )
 from collectors.journal import Journal, has_records, recover, sealed_segments
 from collectors.quarantine import entry_name, is_replay, record_entry_name
-from collectors.recent_sessions import RecentSessions
+from collectors.recent_sessions import RecentSession, RecentSessions
 from collectors.segments import Record, decode_session_ids, read_segment
 from collectors.session_assembly import assemble_session
 from collectors.told_requests import ToldRequests
 from loop.domain.errors import BadInput, Conflict, Unavailable
 from loop.domain.money import PriceBook
-from loop.domain.turns import Content, Event, Turn
+from loop.domain.turns import Charged, Content, Event, Turn
 from loop.ledger.pricing import Pricing
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ _ASSEMBLY_ERRORS = (ValueError, TypeError, LookupError, AttributeError, Arithmet
 
 @dataclass(frozen=True, slots=True)
 class DrainLimits:
-    """``batch_bytes`` of segments per commit, events of recent sessions kept in memory, commits
+    """``batch_bytes`` of segments per commit, bytes of recent sessions kept in memory, commits
     between compactions, and where drained segments go (``None``: they are deleted)."""
 
     batch_bytes: int = 32 * 1024 * 1024
-    cached_events: int = 200_000
+    cached_bytes: int = 512 * 1024 * 1024
     commits_per_compaction: int = 100
     archive_directory: Path | None = None
 
@@ -125,6 +125,27 @@ class _Batch:
         return grouped
 
 
+Charges = dict[tuple[str, str], Charged]  # by session id and turn id
+
+
+@dataclass(slots=True)
+class _Writing:
+    """Turns and texts on their way to the lake: of whole sessions, and of those in ``listed`` what
+    belongs to the turn ids there."""
+
+    turns: list[Turn] = field(default_factory=list)
+    contents: list[Content] = field(default_factory=list)
+    emptied: list[str] = field(default_factory=list)
+    listed: dict[str, set[str]] = field(default_factory=dict)
+
+    def add(self, session_id: str, turns: Iterable[Turn], contents: Iterable[Content]) -> None:
+        before = len(self.turns) + len(self.contents)
+        self.turns += turns
+        self.contents += contents
+        if before == len(self.turns) + len(self.contents) and session_id not in self.listed:
+            self.emptied.append(session_id)
+
+
 class Drainer:
     """Drains one journal directory into a lake.
 
@@ -151,7 +172,7 @@ class Drainer:
         self._mutex = threading.Lock()
         self._lock_file: IO[bytes] | None = None
         self._state: DrainState | None = None
-        self._sessions = RecentSessions(self.limits.cached_events)
+        self._sessions = RecentSessions(self.limits.cached_bytes, self.attribution)
         self._told = ToldRequests(journal.directory.parent / "told_requests.sqlite", lake)
         self._commits = 0
 
@@ -292,6 +313,8 @@ class Drainer:
             counted = state.counts or IntakeCounts()
             changed = by_session.keys() if rewrite else {event.session_id for event in new}
             changed |= batch.reassembled
+            for name in batch.reassembled & by_session.keys():
+                self._sessions[name].in_step = False
             self._write_turns(
                 [
                     name
@@ -399,8 +422,54 @@ class Drainer:
                 batch.counts.add(source, "duplicate")
 
     def _write_turns(self, session_ids: Iterable[str], revision: int, report: DrainReport) -> None:
-        sessions = ((name, self._sessions.events_of(name)) for name in session_ids)
-        self._write_assembled(sessions, revision, report)
+        """Writes what changed of the sessions that can be assembled part by part, and the others
+        whole."""
+        whole: list[tuple[str, Iterable[Event]]] = []
+        writing = _Writing()
+        taken: list[RecentSession] = []
+        names = list(session_ids)
+        charges: dict[str, Charges] = {name: {} for name in names}
+        for (session_id, turn_id), charged in self.lake.charged_of(names).items():
+            charges[session_id][session_id, turn_id] = charged
+        for session_id in names:
+            session = self._sessions[session_id]
+            if session.parts.whole or not self._take_changes(
+                session_id, session, charges[session_id], writing
+            ):
+                whole.append((session_id, session.events.values()))
+            else:
+                taken.append(session)
+        self._assemble_whole(whole, charges, writing, report)
+        self._write(writing, revision, report)
+        report.sessions += len(taken)
+        for session in taken:
+            session.in_step = True
+
+    def _take_changes(
+        self,
+        session_id: str,
+        session: RecentSession,
+        charged: Charges,
+        writing: _Writing,
+    ) -> bool:
+        """Adds a session's changes; false for one that must be assembled whole."""
+        try:
+            changes = session.parts.take_changes()
+            self.quarantine.clear_session(session_id)
+            turns, contents = changes.turns, changes.contents
+            if not session.in_step:
+                # What the lake has of it may come from another time or program: all is compared.
+                everything = session.parts.everything()
+                turns, contents = list(everything.turns), list(everything.contents)
+            priced = self.pricing.price(turns, charged)
+            check_storable([*priced, *contents])
+        except _ASSEMBLY_ERRORS:
+            session.parts.become_whole()
+            return False
+        if session.in_step:
+            writing.listed[session_id] = changes.listed
+        writing.add(session_id, priced, contents)
+        return True
 
     def _write_related_turns(
         self,
@@ -413,20 +482,25 @@ class Drainer:
         a request from or to another."""
         for circle in {frozenset(circles[name]) for name in circles if name in changed}:
             events = {name: self._sessions.events_of(name) for name in sorted(circle)}
-            self._write_assembled(without_copies(settle_traces(events)).items(), revision, report)
+            # A request may move between them, and its charge with it.
+            charges = dict.fromkeys(circle, self.lake.charged_of(circle))
+            writing = _Writing()
+            self._assemble_whole(
+                without_copies(settle_traces(events)).items(), charges, writing, report
+            )
+            self._write(writing, revision, report)
 
-    def _write_assembled(
-        self, sessions: Iterable[tuple[str, Iterable[Event]]], revision: int, report: DrainReport
+    def _assemble_whole(
+        self,
+        sessions: Iterable[tuple[str, Iterable[Event]]],
+        charges: Mapping[str, Charges],
+        writing: _Writing,
+        report: DrainReport,
     ) -> None:
-        turns: list[Turn] = []
-        contents: list[Content] = []
-        emptied: list[str] = []
-        assembled = list(sessions)
-        charged = self.lake.charged_of([session_id for session_id, _ in assembled])
-        for session_id, events in assembled:
+        for session_id, events in sessions:
             try:
                 session = assemble_session(events, self.attribution)
-                priced = self.pricing.price(session.turns, charged)
+                priced = self.pricing.price(session.turns, charges[session_id])
                 check_storable([*priced, *session.contents])
             except _ASSEMBLY_ERRORS as error:
                 self.quarantine.put_session(session_id, repr(error))
@@ -434,14 +508,19 @@ class Drainer:
                 continue
             self.quarantine.clear_session(session_id)
             report.sessions += 1
-            turns += priced
-            contents += session.contents
-            if not priced and not session.contents:
-                emptied.append(session_id)
-        if turns or contents or emptied:
-            self.lake.write_turns(turns, contents, revision=revision, emptied=emptied)
-        report.turns += len(turns)
-        report.unpriced_turns += sum(turn.cost_microusd is None for turn in turns)
+            writing.add(session_id, priced, session.contents)
+
+    def _write(self, writing: _Writing, revision: int, report: DrainReport) -> None:
+        if writing.turns or writing.contents or writing.emptied or writing.listed:
+            self.lake.write_turns(
+                writing.turns,
+                writing.contents,
+                revision=revision,
+                emptied=writing.emptied,
+                listed=writing.listed,
+            )
+        report.turns += len(writing.turns)
+        report.unpriced_turns += sum(turn.cost_microusd is None for turn in writing.turns)
 
     def _let_go(self, paths: list[Path], state: DrainState) -> None:
         archive = self.limits.archive_directory

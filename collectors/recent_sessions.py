@@ -4,70 +4,102 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from collectors.attribution import Attribution
 from collectors.event_identity import conflict_id_of, identity_of
+from collectors.session_parts import SessionParts
 from loop.domain.turns import Event
 
 if TYPE_CHECKING:
     from loop.lake import Lake
 
+_EVENT_BYTES = 2_000  # of an event without its texts: the object, its dict, its names and numbers
 
-@dataclass(slots=True)
-class _Session:
-    events: dict[str, Event] = field(default_factory=dict)
-    identities: set[int] = field(default_factory=set)  # hashes, for they are many
+
+class RecentSession:
+    """One session. ``in_step`` says that the lake holds what ``parts`` has been asked for so far,
+    so that only what changes need be written."""
+
+    def __init__(self, attribution: Attribution) -> None:
+        self.events: dict[str, Event] = {}
+        self.parts = SessionParts(attribution)
+        self.in_step = False
+        self.size_bytes = 0
+        self._identities: set[int] = set()  # hashes, for they are many
 
     def add(self, event: Event) -> None:
-        self.events[event.event_id] = event
-        self.identities.add(hash(identity_of(event)))
+        self._add(event, _hash_of_identity(event))
 
-    def disagrees(self, event: Event) -> bool:
-        """Whether a record of the event's identity is here (one that says something else, for the
-        event itself is not)."""
-        return hash(identity_of(event)) in self.identities
+    def take(self, event: Event) -> Event | None:
+        """Adds an event unless it is held; returns it, marked where it disagrees with another
+        record of its identity."""
+        if event.event_id in self.events:
+            return None
+        identity = _hash_of_identity(event)
+        if identity in self._identities:
+            event = replace(event, conflict=conflict_id_of(event))
+        self._add(event, identity)
+        return event
+
+    def _add(self, event: Event, identity: int) -> None:
+        self.events[event.event_id] = event
+        self._identities.add(identity)
+        self.parts.add(event, identity)
+        self.size_bytes += _EVENT_BYTES + sum(
+            [len(value) for value in event.attributes.values() if type(value) is str]
+        )
+
+
+def _hash_of_identity(event: Event) -> int:
+    """Equal for events of one identity. Of a metric point, which has most, without its digest."""
+    if event.kind == "metric":
+        stated = [item for item in event.attributes.items() if item[0][:5] != "otel."]
+        try:
+            said = frozenset(stated)
+        except TypeError:  # a list among them
+            return hash(identity_of(event))
+        started = event.attributes.get("otel.started_at_us")
+        return hash((event.name, said, started, event.at_us))
+    return hash(identity_of(event))
 
 
 class RecentSessions:
-    """Whole sessions leave, the oldest first, while more than ``max_events`` are held."""
+    """Whole sessions leave, the oldest first, while more than ``max_bytes`` are held."""
 
-    def __init__(self, max_events: int) -> None:
-        self._max_events = max_events
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+    def __init__(self, max_bytes: int, attribution: Attribution) -> None:
+        self._max_bytes = max_bytes
+        self._attribution = attribution
+        self._sessions: OrderedDict[str, RecentSession] = OrderedDict()
 
     def load(self, session_ids: Iterable[str], lake: Lake) -> None:
         missing = [name for name in session_ids if name not in self._sessions]
         if missing:
             stored = lake.events_of(missing)
             for name in missing:
-                session = self._sessions[name] = _Session()
+                session = self._sessions[name] = RecentSession(self._attribution)
                 for event in stored.get(name, []):
                     session.add(event)
         for name in session_ids:
             self._sessions.move_to_end(name)
 
+    def __getitem__(self, session_id: str) -> RecentSession:
+        return self._sessions[session_id]
+
     def take_new(self, session_id: str, events: Iterable[Event]) -> list[Event]:
         """Adds the events that are not held yet; returns them, those in conflict marked."""
         session = self._sessions[session_id]
-        new: list[Event] = []
-        for event in events:
-            if event.event_id in session.events:
-                continue
-            if session.disagrees(event):
-                event = replace(event, conflict=conflict_id_of(event))
-            session.add(event)
-            new.append(event)
-        return new
+        return [new for event in events if (new := session.take(event)) is not None]
 
     def events_of(self, session_id: str) -> list[Event]:
         return list(self._sessions[session_id].events.values())
 
     def trim(self) -> None:
-        held = sum(len(session.events) for session in self._sessions.values())
-        while held > self._max_events and self._sessions:
+        held = sum(session.size_bytes for session in self._sessions.values())
+        while held > self._max_bytes and self._sessions:
             _, session = self._sessions.popitem(last=False)
-            held -= len(session.events)
+            held -= session.size_bytes
 
     def clear(self) -> None:
         self._sessions.clear()

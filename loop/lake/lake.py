@@ -85,14 +85,16 @@ class Lake:
         *,
         revision: int,
         emptied: Collection[str] = (),
+        listed: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """Stores *whole* sessions as assembled at a revision.
 
         What a session had at a lower revision and is not in the call any more is removed;
-        ``emptied`` names sessions that have neither turn nor text. A session already stored at a
-        higher revision is left alone.
+        ``emptied`` names sessions that have neither turn nor text. Of a session in ``listed`` only
+        the turn ids there are given (``""``: texts of no turn), and only these are stored or
+        removed. A session already stored at a higher revision is left alone.
         """
-        self._turns.write(turns, contents, revision=revision, emptied=emptied)
+        self._turns.write(turns, contents, revision=revision, emptied=emptied, listed=listed)
 
     def rewrite_turns(self, turns: Sequence[Turn], *, revision: int) -> None:
         """Stores the turns of whole sessions at a higher revision and leaves their texts alone."""

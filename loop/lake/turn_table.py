@@ -98,11 +98,13 @@ class RevisedRows:
         *,
         revision: int,
         watermark: bool = False,
+        listed: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """Appends what differs between the groups and what is stored of the sessions.
 
-        ``groups`` holds all records of each (session_id, turn_id). A session that is stored at a
-        higher revision is left as it is.
+        ``groups`` holds all records of each (session_id, turn_id); of a session in ``listed`` those
+        of the turn ids there, and its other turns stay. A session that is stored at a higher
+        revision is left as it is.
         """
         with self.log.write_lock:
             commit = self.log.next_version()
@@ -116,7 +118,8 @@ class RevisedRows:
                 stored = known[session_id]
                 if any(entry.revision > revision for entry in stored.values()):
                     continue
-                changed = self._differ(stored, by_session[session_id], session_id, revision)
+                within = stored if listed is None else listed.get(session_id, stored)
+                changed = self._differ(stored, by_session[session_id], session_id, revision, within)
                 for turn_id, rows in changed.items():
                     appended += rows
                     first = rows[0]
@@ -151,6 +154,7 @@ class RevisedRows:
         groups: Mapping[str, Sequence[Any]],
         session_id: str,
         revision: int,
+        within: Collection[str],
     ) -> dict[str, list[dict[str, Any]]]:
         changed: dict[str, list[dict[str, Any]]] = {}
         for turn_id, records in groups.items():
@@ -159,9 +163,12 @@ class RevisedRows:
             if entry is None or entry.removed or entry.digest != digest:
                 own = {"revision": revision, "removed": False, "digest": digest}
                 changed[turn_id] = [self._to_row(record) | own for record in records]
-        for turn_id, entry in stored.items():
+        for turn_id in within:
+            entry = stored.get(turn_id)
+            if turn_id in groups or entry is None or entry.removed:
+                continue
             # Rows of the same revision come from an earlier part of the same write.
-            if turn_id not in groups and not entry.removed and entry.revision < revision:
+            if entry.revision < revision:
                 changed[turn_id] = [self._removal(session_id, turn_id, entry, revision)]
         return changed
 
@@ -257,8 +264,12 @@ class TurnTable:
         *,
         revision: int,
         emptied: Collection[str] = (),
+        listed: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """Stores whole sessions as they are at a revision; ``emptied`` ones have nothing any more.
+
+        Of a session in ``listed`` only the turn ids there (``""``: texts of no turn) are stored as
+        they are, and its others stay.
 
         Writing the same again changes nothing. Raises :class:`BadInput` for a value that can't be
         stored and :class:`Unavailable`; after either, the same call may be made again.
@@ -267,6 +278,7 @@ class TurnTable:
             {turn.session_id for turn in turns}
             | {text.session_id for text in contents}
             | set(emptied)
+            | set(listed or ())
         )
         turn_groups = {(turn.session_id, turn.turn_id): [turn] for turn in turns}
         content_groups: dict[tuple[str, str], list[Content]] = defaultdict(list)
@@ -276,8 +288,10 @@ class TurnTable:
             group.sort(key=content_order)
         # Contents go first: the turns' commit carries the watermark, so whoever reads it
         # finds both.
-        self._contents.write(content_groups, session_ids, revision=revision)
-        self._turns.write(turn_groups, session_ids, revision=revision, watermark=True)
+        self._contents.write(content_groups, session_ids, revision=revision, listed=listed)
+        self._turns.write(
+            turn_groups, session_ids, revision=revision, watermark=True, listed=listed
+        )
 
     def rewrite(self, turns: Sequence[Turn], *, revision: int) -> None:
         """Stores turns of whole sessions anew at a revision; their texts stay as they are."""

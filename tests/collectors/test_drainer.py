@@ -132,7 +132,7 @@ def test_a_crash_around_the_commit_stores_everything_once(
 
 
 def test_sessions_grow_over_many_drains(tmp_path: Path) -> None:
-    limits = DrainLimits(cached_events=50, batch_bytes=1, commits_per_compaction=10**9)
+    limits = DrainLimits(cached_bytes=100_000, batch_bytes=1, commits_per_compaction=10**9)
     with pipeline(tmp_path, limits) as parts:
         for body in reversed(all_bodies()):
             parts.journal.append_sync(body.signal, body.content_type, body.content)
