@@ -313,7 +313,7 @@ class Drainer:
             counted = state.counts or IntakeCounts()
             changed = by_session.keys() if rewrite else {event.session_id for event in new}
             changed |= batch.reassembled
-            for name in batch.reassembled & by_session.keys():
+            for name in batch.reassembled:
                 self._sessions[name].in_step = False
             self._write_turns(
                 [

@@ -94,7 +94,7 @@ def without(event: Event, names: Iterable[str]) -> Event:
     return replace(event, attributes=kept)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_each_step_equals_the_whole(data: st.DataObject) -> None:
     names = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True))
@@ -107,7 +107,7 @@ def test_each_step_equals_the_whole(data: st.DataObject) -> None:
         view.check(assemble(events[:begin], ATTRIBUTION))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_each_step_equals_the_whole_where_records_lack_what_joins_them(
     data: st.DataObject,
