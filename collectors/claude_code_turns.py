@@ -193,6 +193,7 @@ def _turn(
         web_search_requests=terms.web_search_requests,
         usage_source=usage.source if usage else "",
         cache_split_assumed=usage is not None and not usage.has_split,
+        device_id=_first(records, "user.id"),
     )
 
 

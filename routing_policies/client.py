@@ -16,11 +16,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlencode
 
+from loop.domain.budget_pauses import BudgetPause, find_pause
 from loop.domain.errors import BadInput, Corrupt, TurnwiseError, Unavailable
 from loop.domain.policies import (
     BUCKETS,
@@ -34,7 +35,7 @@ from loop.domain.policies import (
 from routing_policies.acceptance import accept_publication, read_publication, self_test
 from routing_policies.client_state import LastKnownGood, SavedPublication
 from routing_policies.kept_routes import KeptRoutes
-from routing_policies.request_features import read_features, session_of
+from routing_policies.request_features import read_features, requester_of, session_of
 from routing_policies.service_connection import Answer, ServiceConnection
 from routing_policies.signing import TrustedKeys
 
@@ -42,16 +43,21 @@ log = logging.getLogger("turnwise.policy_client")
 
 WAIT_SECONDS = 25.0
 MAX_BACKOFF_SECONDS = 60.0
+PAUSED_RULE = "guard:budget_paused"
 _GRACE_SECONDS = 10.0  # beyond the long poll itself
 Outcome = Literal["applied", "unchanged", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The decision about one request, and the effort that its rule asks for ("": as it is)."""
+    """The decision about one request, and the effort that its rule asks for ("": as it is).
+
+    With a ``pause`` the request must not be served: a budget that covers it is used up.
+    """
 
     decision: Decision
     effort: str = ""
+    pause: BudgetPause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +222,14 @@ class PolicyClient:
     def route_body(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> Choice:
         """The route of a ``POST /v1/messages`` request; ``headers`` has lower-case names."""
         estimator = self.estimator_of(session_of(body, headers))
-        return self.route(read_features(body, headers, estimator))
+        choice = self.route(read_features(body, headers, estimator))
+        pauses = self._pauses_in_force()
+        if not pauses:
+            return choice
+        pause = find_pause(pauses, requester_of(body, headers), choice.decision.routed_model)
+        if pause is None:
+            return choice
+        return replace(choice, decision=replace(choice.decision, rule_id=PAUSED_RULE), pause=pause)
 
     def route(self, request: RouteRequest) -> Choice:
         """The route of one request. Never raises: without a valid policy it is passed through."""
@@ -244,6 +257,13 @@ class PolicyClient:
             propensity=arm.weight / BUCKETS,
             rollout_id=publication.rollout_id,
         )
+
+    def _pauses_in_force(self) -> tuple[BudgetPause, ...]:
+        """None once the publication has expired: a gateway cut off from its service fails open."""
+        current = self.publication
+        if current is None or current.not_after_us <= self._now_us():
+            return ()
+        return current.pauses
 
     def _choice(
         self,

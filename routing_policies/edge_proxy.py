@@ -20,6 +20,7 @@ from urllib.parse import quote
 import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from loop.domain.budget_pauses import BudgetPause
 from loop.domain.errors import Refused
 from loop.domain.policies import Decision
 from routing_policies.client import Choice, PolicyClient
@@ -35,6 +36,7 @@ from routing_policies.repair import repair
 
 log = logging.getLogger("turnwise.edge_proxy")
 
+PAYMENT_REQUIRED = 402
 MAX_BODY_BYTES = 64 * 1024 * 1024
 # Long silences are normal before the first token; the stream itself pings every few seconds.
 TIMEOUT = httpx.Timeout(connect=5.0, read=600.0, write=60.0, pool=10.0)
@@ -84,7 +86,7 @@ class EdgeProxy:
         self._timeout = timeout
         self._max_body_bytes = max_body_bytes
         self._upstream: httpx.AsyncClient | None = None
-        self._requests = self._rewritten = self._upstream_failures = 0
+        self._requests = self._rewritten = self._paused = self._upstream_failures = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -151,6 +153,9 @@ class EdgeProxy:
         document = _object(body)
         if document is not None and isinstance(document.get("model"), str):
             choice = self._client.route_body(document, named)
+            if choice.pause is not None:
+                await self._refuse_paused(choice, choice.pause, send)
+                return
             decision, body, headers = self._apply(choice, document, body, headers)
             stamps = [
                 (b"request-id", decision.decision_id.encode()),
@@ -165,6 +170,18 @@ class EdgeProxy:
             extensions={"timeout": self._timeout.as_dict()},
         )
         await self._relay(request, stamps, decision, receive, send)
+
+    async def _refuse_paused(self, choice: Choice, pause: BudgetPause, send: Send) -> None:
+        """402 is the one status that the client neither retries nor dresses in other words."""
+        self._paused += 1
+        self._report(choice.decision, PAYMENT_REQUIRED)
+        status, headers, body = anthropic_error(PAYMENT_REQUIRED, "billing_error", pause.message)
+        stamps = [
+            (b"x-should-retry", b"false"),
+            (b"request-id", choice.decision.decision_id.encode()),
+            (b"x-turnwise-budget", quote(pause.budget_id).encode()),
+        ]
+        await send_answer(send, status, [*headers, *stamps], body)
 
     def _apply(
         self, choice: Choice, document: dict[str, Any], body: bytes, headers: Headers
@@ -279,6 +296,7 @@ class EdgeProxy:
             "kept_units": policy.kept_units,
             "requests": self._requests,
             "rewritten_requests": self._rewritten,
+            "paused_requests": self._paused,
             "upstream_failures": self._upstream_failures,
         }
         return json.dumps({**state, **(self._status() if self._status else {})}).encode()

@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from loop.control.store import metadata
+from loop.domain.budget_pauses import BudgetPause
 from loop.domain.errors import BadInput, Corrupt, NotFound, Refused
 from loop.domain.hash_chain import FIRST_HASH
 from loop.domain.lifecycle import Actor
@@ -102,13 +103,18 @@ def insert_publication(
     actor: Actor,
     reason: str,
     at_us: int,
+    pauses: tuple[BudgetPause, ...] | None = None,
 ) -> Publication:
-    """Writes the next serial; the caller holds the write lock."""
+    """Writes the next serial; the caller holds the write lock. Without ``pauses`` those in force
+    stay: whatever is published, a used-up budget is not forgotten."""
     if not_after_seconds <= 0:
         raise BadInput("A publication must stay valid for at least one second.")
     if not salt or not channel:
         raise BadInput("A publication needs a channel and a salt.")
     last_serial, previous_hash = _last(connection)
+    if pauses is None:
+        current = load_current(connection, channel)
+        pauses = () if current is None else current.publication.pauses
     publication = Publication(
         serial=last_serial + 1,
         channel=channel,
@@ -118,6 +124,7 @@ def insert_publication(
         not_after_us=at_us + not_after_seconds * 1_000_000,
         rollout_id=rollout_id,
         kill=kill,
+        pauses=pauses,
     )
     payload = canonical_json(publication.to_document())
     parse_publication(json.loads(payload))  # what no client could read must not be published
@@ -134,6 +141,32 @@ def insert_publication(
         )
     )
     return publication
+
+
+def republish(
+    connection: Connection,
+    current: Publication,
+    *,
+    actor: Actor,
+    reason: str,
+    not_after_seconds: int,
+    at_us: int,
+    pauses: tuple[BudgetPause, ...] | None = None,
+) -> Publication:
+    """The same arms under the next serial, with other pauses where these are given."""
+    return insert_publication(
+        connection,
+        channel=current.channel,
+        arms=current.arms,
+        salt=current.salt,
+        rollout_id=current.rollout_id,
+        kill=current.kill,
+        not_after_seconds=not_after_seconds,
+        actor=actor,
+        reason=reason,
+        at_us=at_us,
+        pauses=pauses,
+    )
 
 
 def load_publication(connection: Connection, serial: int) -> PublicationRecord:

@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from loop.domain.budget_pauses import Requester
 from loop.domain.policies import Estimator, RouteRequest
 
 # Texts that the client adds to a user message; no human wrote them.
@@ -88,21 +89,26 @@ def session_of(body: Mapping[str, Any], headers: Mapping[str, str]) -> str:
     named = headers.get("x-claude-code-session-id", "")
     if named:
         return named
-    metadata = body.get("metadata")
-    user_id = metadata.get("user_id") if isinstance(metadata, dict) else None
-    if isinstance(user_id, str):
-        old = _OLD_SESSION_ID.search(user_id)
-        if old:
-            return old[1]
-        try:
-            fields = json.loads(user_id)
-        except ValueError:
-            fields = None
-        if isinstance(fields, dict) and isinstance(fields.get("session_id"), str):
-            return _clean(fields["session_id"])
+    old = _OLD_SESSION_ID.search(_user_id(body))
+    if old:
+        return old[1]
+    session_id = _user_fields(body).get("session_id")
+    if isinstance(session_id, str):
+        return _clean(session_id)
     first = next(iter(_items(body.get("messages"))), None)
     digest = hashlib.sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()
     return f"conversation-{digest[:16]}"
+
+
+def requester_of(body: Mapping[str, Any], headers: Mapping[str, str]) -> Requester:
+    """Who a request says it is from. ``headers`` has lower-case names."""
+    return Requester(
+        org_path=headers.get("x-tw-org", ""),
+        developer=headers.get("x-tw-developer", ""),
+        repository=headers.get("x-tw-repo", ""),
+        device_id=_clean(str(_user_fields(body).get("device_id") or "")),
+        session_id=session_of(body, headers),
+    )
 
 
 def human_prompt(messages: Iterable[Any]) -> str:
@@ -116,6 +122,21 @@ def human_prompt(messages: Iterable[Any]) -> str:
         own = [text for text in texts if text and not text.lstrip().startswith(_CLIENT_TEXTS)]
         prompt = own[-1] if own else prompt
     return prompt
+
+
+def _user_id(body: Mapping[str, Any]) -> str:
+    metadata = body.get("metadata")
+    user_id = metadata.get("user_id") if isinstance(metadata, dict) else None
+    return user_id if isinstance(user_id, str) else ""
+
+
+def _user_fields(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the client writes as JSON text into ``metadata.user_id``."""
+    try:
+        fields = json.loads(_user_id(body) or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _parts(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> list[_Part]:

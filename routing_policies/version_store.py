@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from loop.domain.budget_pauses import BudgetPause
 from loop.domain.errors import Conflict, Unavailable
 from loop.domain.lifecycle import Actor, ActorKind, State, Transition, verify_chain
 from loop.domain.policies import BUCKETS, Publication, RoutingPolicy
@@ -231,6 +232,32 @@ class VersionStore:
             )
         return self._tell(publication)
 
+    def publish_pauses(
+        self,
+        channel: str,
+        pauses: Sequence[BudgetPause],
+        actor: Actor,
+        reason: str,
+        *,
+        not_after_seconds: int = NOT_AFTER_SECONDS,
+    ) -> Publication | None:
+        """Publishes what is in force with these pauses in place of its own; ``None`` when they are
+        the same, or nothing is in force."""
+        with self._writing() as connection:
+            record = published.load_current(connection, channel)
+            if record is None or record.publication.pauses == tuple(pauses):
+                return None
+            publication = published.republish(
+                connection,
+                record.publication,
+                actor=actor,
+                reason=reason,
+                not_after_seconds=not_after_seconds,
+                at_us=self.now_us(),
+                pauses=tuple(pauses),
+            )
+        return self._tell(publication)
+
     def renew(
         self, channel: str, actor: Actor, *, not_after_seconds: int = NOT_AFTER_SECONDS
     ) -> Publication | None:
@@ -245,16 +272,12 @@ class VersionStore:
             current, at_us = record.publication, self.now_us()
             if at_us < (current.issued_at_us + current.not_after_us) // 2:
                 return None
-            publication = published.insert_publication(
+            publication = published.republish(
                 connection,
-                channel=channel,
-                arms=current.arms,
-                salt=current.salt,
-                rollout_id=current.rollout_id,
-                kill=current.kill,
-                not_after_seconds=not_after_seconds,
+                current,
                 actor=actor,
                 reason=f"renewal of serial {current.serial} before it expires",
+                not_after_seconds=not_after_seconds,
                 at_us=at_us,
             )
         return self._tell(publication)

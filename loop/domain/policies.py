@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from loop.domain.budget_pauses import BudgetPause
 from loop.domain.compiled_rules import CompiledRules
 
 POLICY_SCHEMA = "turnwise.policy/1"
@@ -197,9 +198,12 @@ class Publication:
     not_after_us: int
     rollout_id: str = ""
     kill: bool = False  # pass every request through as requested
+    pauses: tuple[BudgetPause, ...] = ()  # used-up budgets: what they cover is answered 402
 
     def to_document(self) -> dict[str, Any]:
+        pauses = [pause.to_document() for pause in self.pauses]
         return {
+            **({"pauses": pauses} if pauses else {}),
             "schema": PUBLICATION_SCHEMA,
             "serial": self.serial,
             "channel": self.channel,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
+from loop.domain.budget_pauses import MAX_LISTED, BudgetPause
 from loop.domain.errors import BadInput
 from loop.domain.policies import (
     BUCKETS,
@@ -107,6 +108,31 @@ def parse_publication(document: object) -> Publication:
         not_after_us=_integer(root.get("not_after_us"), "not_after_us"),
         rollout_id=_text(root.get("rollout_id", ""), "rollout_id", empty=True),
         kill=_boolean(root.get("kill", False), "kill"),
+        pauses=tuple(
+            _parse_pause(item, f"pauses[{index}]")
+            for index, item in enumerate(_list(root.get("pauses", []), "pauses"))
+        ),
+    )
+
+
+def _parse_pause(item: object, path: str) -> BudgetPause:
+    pause = _object(item, path)
+    texts: dict[str, Any] = {
+        name: _text(pause.get(name, ""), f"{path}.{name}", empty=True)
+        for name in ("org_path", "developer", "repository", "model")
+    }
+    lists: dict[str, Any] = {}
+    for name in ("device_ids", "session_ids"):
+        listed = _list(pause.get(name, []), f"{path}.{name}")
+        if len(listed) > MAX_LISTED:
+            raise _bad(f"{path}.{name}", f"holds more than {MAX_LISTED}")
+        lists[name] = tuple(_text(part, f"{path}.{name}") for part in listed)
+    return BudgetPause(
+        budget_id=_text(pause.get("budget_id"), f"{path}.budget_id"),
+        message=_text(pause.get("message"), f"{path}.message"),
+        everything=_boolean(pause.get("everything", False), f"{path}.everything"),
+        **texts,
+        **lists,
     )
 
 

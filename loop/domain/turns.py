@@ -147,6 +147,7 @@ class Turn:
     cache_split_assumed: bool = False  # cache writes were not split: all count as 5-minute ones
     web_search_requests: int = 0  # searches that the API made for the request, charged apart
     charge_version: int = 0  # the re-pricing that gave the cost; 0 is the first pricing
+    device_id: str = ""  # the client's id of its installation, by which gateways know it too
 
     @property
     def model(self) -> str:

@@ -218,6 +218,7 @@ TURNS = TableSchema(
         Column("charge_version", INT64, "Re-pricing that gave the cost; 0 is the first pricing."),
         _SUPERSEDES_FROM,
         _SUPERSEDES_TO,
+        Column("device_id", STRING, "The client's id of its installation; empty when not stated."),
     ),
 )
 

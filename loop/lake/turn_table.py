@@ -57,6 +57,7 @@ _LATER = frozenset(
         "cache_split_assumed",
         "web_search_requests",
         "charge_version",
+        "device_id",
     )
 )  # since version 2
 _CALL = tuple(field.name for field in TOOL_CALL)

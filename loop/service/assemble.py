@@ -24,11 +24,14 @@ from loop.control.store import open_control_store
 from loop.domain.errors import Conflict
 from loop.domain.money import PriceBook
 from loop.lake import Lake
+from loop.ledger.budgets import BudgetBook
 from loop.ledger.charge_table import ChargeTable
 from loop.ledger.charge_versions import ChargeVersionStore
+from loop.ledger.notices import NoticeQueue
 from loop.ledger.price_book_store import PriceBookStore
 from loop.ledger.prices import load_price_book
 from loop.ledger.pricing import Pricing
+from loop.service.budget_stage import BudgetKeeper
 from loop.service.settings import Settings
 from optimizers.run_records import RunRecords
 from routing_policies.publication import PublicationSource
@@ -145,6 +148,18 @@ class Parts:
     def rollouts(self) -> RolloutController:
         lifetime = self.settings.publication_lifetime_seconds
         return RolloutController(self.versions, not_after_seconds=lifetime)
+
+    @cached_property
+    def budgets(self) -> BudgetBook:
+        return BudgetBook(self.engine)
+
+    @cached_property
+    def notices(self) -> NoticeQueue:
+        return NoticeQueue(self.engine)
+
+    @cached_property
+    def budget_keeper(self) -> BudgetKeeper:
+        return BudgetKeeper(self)
 
     @cached_property
     def runs(self) -> RunRecords:

@@ -14,7 +14,7 @@ import click
 
 from loop import __version__
 from loop.domain.errors import TurnwiseError
-from loop.service.commands import intake, policies, sessions
+from loop.service.commands import budgets, intake, policies, sessions
 from loop.service.commands.import_bodies import bodies
 from loop.service.commands.import_transcripts import import_group
 from loop.service.commands.operations import (
@@ -74,6 +74,7 @@ turnwise.add_command(intake.quarantine)
 turnwise.add_command(sessions.spend)
 turnwise.add_command(prices)
 turnwise.add_command(sessions.session)
+turnwise.add_command(budgets.budget)
 turnwise.add_command(sessions.evaluate)
 turnwise.add_command(sessions.cluster)
 turnwise.add_command(policies.optimize)

@@ -26,6 +26,7 @@ from loop.domain.errors import BadInput, Refused
 from loop.service.actions import Actions
 from loop.service.api_client import IN_PROCESS_HOST
 from loop.service.assemble import Parts
+from loop.service.budget_readings import Budgets
 from loop.service.http_errors import ERROR_HANDLERS
 from loop.service.intake_readings import IntakeReadings
 from loop.service.price_desk import PriceDesk
@@ -53,6 +54,7 @@ def api_app(parts: Parts) -> Starlette:
             *api_routes(readings, actions),
             *intake_routes(IntakeReadings(parts)),
             *money_routes(parts),
+            *budget_routes(Budgets(parts)),
             Route("/v1/transcripts", _transcript_intake(parts), methods=["POST"]),
             *gateway_routes(parts.publications, parts.versions, _decision_intake(parts)),
             *web_routes(readings, actions.act),
@@ -206,6 +208,7 @@ def api_routes(readings: Readings, actions: Actions) -> list[BaseRoute]:
 
 def intake_routes(intake: IntakeReadings) -> list[BaseRoute]:
     """What came in, what disagrees, what was set aside."""
+
     return [
         get("/v1/intake", lambda request, _: intake.intake(**_intake_options(request))),
         get(
@@ -223,6 +226,25 @@ def intake_routes(intake: IntakeReadings) -> list[BaseRoute]:
         ),
         post("/v1/quarantine/replay", lambda request, document: intake.replay(document)),
         post("/v1/quarantine/drop", lambda request, document: intake.drop(document)),
+    ]
+
+
+def budget_routes(budgets: Budgets) -> list[BaseRoute]:
+    """What may be spent, and who was told."""
+    return [
+        get("/v1/budgets", lambda request, _: budgets.list()),
+        post("/v1/budgets", lambda request, document: budgets.set(document)),
+        get(
+            "/v1/budgets/{budget_id}",
+            lambda request, _: budgets.show(request.path_params["budget_id"]),
+        ),
+        post(
+            "/v1/budgets/{budget_id}/{verb}",
+            lambda request, document: budgets.act(
+                request.path_params["budget_id"], request.path_params["verb"], document
+            ),
+        ),
+        get("/v1/notices", lambda request, _: budgets.notices()),
     ]
 
 

@@ -144,6 +144,30 @@ class Settings:
         "A rollout undecided after this long is rolled back.",
         env="TURNWISE_ROLLOUT_HORIZON_SECONDS",
     )
+    budget_interval_seconds: float = setting(
+        5.0, "Pause between two looks at the budgets.", env="TURNWISE_BUDGET_INTERVAL_SECONDS"
+    )
+    notice_webhook: str = setting(
+        "",
+        "URL that notices (budget alerts, pauses) are posted to; https, or http on this machine.",
+        env="TURNWISE_NOTICE_WEBHOOK",
+        secret=True,
+    )
+    notice_webhook_secret: str = setting(
+        "",
+        "Key of the HMAC-SHA256 over a notice's body, in the header `X-Turnwise-Signature`.",
+        env="TURNWISE_NOTICE_WEBHOOK_SECRET",
+        secret=True,
+    )
+    notice_smtp: str = setting(
+        "", "Mail server that notices are handed to, HOST:PORT.", env="TURNWISE_NOTICE_SMTP"
+    )
+    notice_sender: str = setting(
+        "", "Address that notices are mailed from.", env="TURNWISE_NOTICE_SENDER"
+    )
+    notice_recipients: tuple[str, ...] = setting(
+        (), "Addresses that every notice is mailed to.", env="TURNWISE_NOTICE_RECIPIENTS"
+    )
     max_body_bytes: int = setting(
         16 * 1024 * 1024, "Largest OTLP body as sent.", env="TURNWISE_MAX_BODY_BYTES"
     )

@@ -26,6 +26,7 @@ def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
         RepeatedTask(
             "rollout", lambda: rollout_stage.tick(parts), settings.rollout_interval_seconds
         ),
+        RepeatedTask("budget", parts.budget_keeper.tick, settings.budget_interval_seconds),
         RepeatedTask("renew", lambda: rollout_stage.renew(parts), RENEWAL_INTERVAL_SECONDS),
         RepeatedTask("compact", lambda: compact(parts), COMPACTION_INTERVAL_SECONDS),
     ]

@@ -118,7 +118,9 @@ def serve_process(data_dir: Path, *flags: str, **changed: str) -> Iterator[Serve
         process.close()
 
 
-def api_request(session_id: str, number: int, input_tokens: int = 100) -> bytes:
+def api_request(
+    session_id: str, number: int, input_tokens: int = 100, device_id: str = "device-1"
+) -> bytes:
     """An OTLP logs body with one served request of a session, as the client reports it."""
     export = ExportLogsServiceRequest()
     log = export.resource_logs.add().scope_logs.add().log_records.add()
@@ -127,6 +129,7 @@ def api_request(session_id: str, number: int, input_tokens: int = 100) -> bytes:
     values = {
         "event.name": "api_request",
         "session.id": session_id,
+        "user.id": device_id,
         "prompt.id": f"prompt-{session_id}",
         "request_id": f"req_{session_id}_{number}",
         "model": "claude-opus-4-7",
