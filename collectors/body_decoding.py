@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from collectors import otlp_json, otlp_protobuf
 from collectors.decision_intake import decode_decisions
 from collectors.otlp_decoding import DecodedBody, EventFactory, collect
+from collectors.record_limits import AHEAD, MAX_AHEAD_US
 from collectors.redaction import may_hold_secrets
 from collectors.segments import ContentType, Record
 from collectors.transcript_lines import decode_transcript
 
-MAX_AHEAD_US = 24 * 3600 * 1_000_000
-"""How far ahead of the collector's clock a record may be. A clock that is days ahead would put
-its turns under days to come, in every report from then on."""
-
 
 def decode(record: Record, judged_at_us: int | None = None) -> DecodedBody:
-    """The events of one journal record, redacted, but for those more than 24 hours ahead of the
-    moment that the record was received (or of another one given); these are counted.
+    """The events of one journal record, redacted, but for those beyond the limits of a record and
+    those more than 24 hours ahead of the moment that the record was received (or of another one
+    given); these are counted.
 
     Raises:
         BadInput: the body can't be decoded as what it claims to be.
@@ -27,7 +26,9 @@ def decode(record: Record, judged_at_us: int | None = None) -> DecodedBody:
     latest_us = (judged_at_us or record.received_at_us) + MAX_AHEAD_US
     events = [event for event in decoded.events if event.at_us <= latest_us]
     ahead = len(decoded.events) - len(events)
-    return DecodedBody(events, decoded.without_session, ahead) if ahead else decoded
+    if not ahead:
+        return decoded
+    return DecodedBody(events, decoded.without_session, {**decoded.rejected, AHEAD: ahead})
 
 
 def _decode_all(record: Record) -> DecodedBody:
@@ -42,16 +43,20 @@ def _decode_all(record: Record) -> DecodedBody:
     return collect(walk(record.kind, record.body, factory), factory)
 
 
-def validate(signal: str, content_type: ContentType, body: bytes) -> int:
+def validate(signal: str, content_type: ContentType, body: bytes) -> Counter[str]:
     """Proves a body readable, for what is acknowledged must be readable later.
 
-    Returns how many of its records are so far ahead of this clock that they will be set aside.
+    Returns how many of its records will be set aside, by reason. (Of protobuf, one that is nested
+    too deeply or has too large an attribute is only found when it is decoded.)
 
     Raises:
         BadInput: it does not decode.
     """
     latest_us = time.time_ns() // 1000 + MAX_AHEAD_US
     if content_type == "protobuf":
-        return otlp_protobuf.count_later(signal, otlp_protobuf.parse(signal, body), latest_us)
+        return otlp_protobuf.count_rejected(signal, otlp_protobuf.parse(signal, body), latest_us)
     factory = EventFactory(0, "", redacts=False)
-    return sum(event.at_us > latest_us for event in otlp_json.iterate(signal, body, factory))
+    for event in otlp_json.iterate(signal, body, factory):
+        if event.at_us > latest_us:
+            factory.reject(AHEAD)
+    return factory.rejected

@@ -39,6 +39,7 @@ from collectors.intake_counts import (
 from collectors.journal import Journal, has_records, recover, sealed_segments
 from collectors.quarantine import entry_name, is_replay, record_entry_name
 from collectors.recent_sessions import RecentSession, RecentSessions
+from collectors.record_limits import describe_rejections
 from collectors.segments import Record, decode_session_ids, read_segment
 from collectors.session_assembly import assemble_session
 from collectors.told_requests import ToldRequests
@@ -54,7 +55,6 @@ logger = logging.getLogger("turnwise")
 JOURNAL_NAME = "collectors"
 WRITTEN_TABLES = ("events", "turns", "contents", "decisions")
 """The tables that the drainer writes, and so compacts."""
-AHEAD = "ahead_of_clock"  # why a record was rejected
 # Why a body was quarantined.
 UNDECODABLE, UNSTORABLE, DAMAGED = "undecodable", "unstorable", "damaged"
 _LIMIT = 2**63
@@ -76,9 +76,10 @@ class DrainLimits:
 
 @dataclass(slots=True)
 class DrainReport:
-    """``received`` = ``stored`` + ``duplicates`` + ``conflicts`` + ``ahead`` over records;
-    ``conflicts`` are stored too. ``rejected`` counts bodies that could not be decoded, ``ahead``
-    records more than a day ahead of the clock: the bodies of both lie in quarantine."""
+    """``received`` = ``stored`` + ``duplicates`` + ``conflicts`` + ``beyond_limits`` over records;
+    ``conflicts`` are stored too. ``rejected`` counts bodies that could not be decoded,
+    ``beyond_limits`` records that are ahead of the clock or otherwise beyond a limit
+    (``record_limits``): the bodies of both lie in quarantine."""
 
     segments: int = 0
     received: int = 0
@@ -86,7 +87,7 @@ class DrainReport:
     duplicates: int = 0
     conflicts: int = 0
     rejected: int = 0
-    ahead: int = 0
+    beyond_limits: int = 0
     without_session: int = 0
     sessions: int = 0
     turns: int = 0
@@ -103,7 +104,7 @@ class DrainReport:
         self.duplicates += counts.total("duplicate")
         self.conflicts += counts.total("conflict")
         self.rejected += counts.total("bodies_quarantined", UNDECODABLE)
-        self.ahead += counts.total("rejected", AHEAD)
+        self.beyond_limits += counts.total("rejected")
 
 
 @dataclass(slots=True)
@@ -407,13 +408,15 @@ class Drainer:
         source = source_of(record)
         batch.counts.add(source, "bodies")
         decoded = decode(record, judged_at_us)
-        if decoded.ahead:
-            reason = f"{decoded.ahead} of its records are more than 24 hours ahead of now"
+        if decoded.rejected:
+            reason = describe_rejections(decoded.rejected)
             self.quarantine.put_record(name, record, reason)
             batch.failed.add(name)
-            batch.counts.add(source, "rejected", AHEAD, decoded.ahead)
+            for why, count in decoded.rejected.items():
+                batch.counts.add(source, "rejected", why, count)
             report.quarantined.append(f"{name}: {reason}")
-        batch.counts.add(source, "received", count=len(decoded.events) + decoded.ahead)
+        received = len(decoded.events) + sum(decoded.rejected.values())
+        batch.counts.add(source, "received", count=received)
         batch.without_session += decoded.without_session
         for event in decoded.events:
             if batch.events.setdefault(event.event_id, event) is event:

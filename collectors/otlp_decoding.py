@@ -21,8 +21,9 @@ environment, so anybody can put another's there.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
@@ -31,10 +32,10 @@ import orjson
 
 from collectors.conventions.convention import SCOPE
 from collectors.conventions.registry import known_conventions
+from collectors.record_limits import INVALID_ID, RecordRejected
 from collectors.redaction import redact, redact_value
 from loop.domain.turns import Event
 
-MAX_DEPTH = 32
 TRACE_SESSION = "trace:"
 """What the session id of a record begins with that names no session: its trace's id follows."""
 
@@ -50,6 +51,7 @@ class EventFactory:
     credential: str
     redacts: bool
     without_session: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)  # records, by reason
     _resource: Mapping[str, Any] | None = None
     _resource_digest: str = ""
 
@@ -75,9 +77,9 @@ class EventFactory:
         at_us = max(0, time_ns // 1000) or _stated_time_us(attributes) or self.received_at_us
         if body is not None and body != name:
             attributes["otel.body"] = body
-        if trace_id:
+        if is_id(trace_id):
             attributes["otel.trace_id"] = trace_id
-        if span_id:
+        if is_id(span_id):
             attributes["otel.span_id"] = span_id
         event_id = self._digest("log", session_id, time_ns, name, attributes, resource)
         return self._event(event_id, "log", name, session_id, at_us, sequence, attributes, resource)
@@ -98,6 +100,9 @@ class EventFactory:
         status_message: str,
         events: list[dict[str, Any]],
     ) -> Event:
+        """Raises :class:`RecordRejected` for a span without a valid id."""
+        if len(trace_id) != 32 or len(span_id) != 16 or not (is_id(trace_id) and is_id(span_id)):
+            raise RecordRejected(INVALID_ID)
         session_id = (
             self._session_id(attributes)
             if scope.startswith(_SCOPE) or name.startswith(_PREFIX)
@@ -105,7 +110,7 @@ class EventFactory:
         )
         attributes["otel.trace_id"] = trace_id
         attributes["otel.span_id"] = span_id
-        if parent_span_id:
+        if is_id(parent_span_id):
             attributes["otel.parent_span_id"] = parent_span_id
         attributes["otel.ended_at_us"] = end_ns // 1000
         if status_code:
@@ -140,6 +145,9 @@ class EventFactory:
         event_id = self._digest("metric", session_id, end_ns, name, attributes, resource)
         at_us = max(0, end_ns // 1000) or self.received_at_us
         return self._event(event_id, "metric", name, session_id, at_us, 0, attributes, resource)
+
+    def reject(self, reason: str) -> None:
+        self.rejected[reason] += 1
 
     def _digest(
         self,
@@ -265,16 +273,21 @@ def iso_time_us(text: Any) -> int:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def is_id(identifier: str) -> bool:
+    """Whether a trace or span id in hex is one: all zeros mean that there is none."""
+    return bool(identifier.strip("0"))
+
+
 @dataclass(frozen=True, slots=True)
 class DecodedBody:
     """The events of one body, how many of them named no session (kept with ``""``), and how many
-    are left out of ``events`` for being ahead of the collector's clock."""
+    records are left out of ``events``, by the reason for which they are rejected."""
 
     events: list[Event]
     without_session: int = 0
-    ahead: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
 
 
 def collect(events: Iterator[Event], factory: EventFactory) -> DecodedBody:
     decoded = list(events)
-    return DecodedBody(decoded, factory.without_session)
+    return DecodedBody(decoded, factory.without_session, factory.rejected)

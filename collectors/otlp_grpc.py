@@ -19,6 +19,7 @@ from collectors.body_decoding import validate
 from collectors.journal import Journal
 from collectors.otlp_http import Authorise, BodyLimits, anyone, bearer_token
 from collectors.partial_success import PartialRejection
+from collectors.refusals import REASONS, Refusals
 from collectors.segments import RecordKind
 from loop.domain.errors import BadInput, Unavailable
 
@@ -36,10 +37,12 @@ class GrpcCollector:
 
     server: grpc.aio.Server
     port: int
+    refusals: Refusals
 
     async def stop(self, grace_seconds: float = 2.0) -> None:
         """Takes no new calls and lets the running ones finish."""
         await self.server.stop(grace_seconds)
+        await self.refusals.close()
 
 
 async def serve_grpc(
@@ -54,6 +57,7 @@ async def serve_grpc(
         Unavailable: the address can't be bound.
     """
     body_limits = limits or BodyLimits()
+    refusals = Refusals(journal)
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", body_limits.compressed_bytes),
@@ -66,7 +70,7 @@ async def serve_grpc(
                 service,
                 {
                     "Export": grpc.unary_unary_rpc_method_handler(
-                        _exporter(signal, journal, authorise)
+                        _exporter(signal, journal, authorise, refusals)
                     )
                 },
             )
@@ -82,26 +86,33 @@ async def serve_grpc(
             fix="Free the port or set another address.",
         ) from error
     await server.start()
-    return GrpcCollector(server, port)
+    return GrpcCollector(server, port, refusals)
 
 
-def _exporter(signal: RecordKind, journal: Journal, authorise: Authorise) -> _Handler:
+def _exporter(
+    signal: RecordKind, journal: Journal, authorise: Authorise, refusals: Refusals
+) -> _Handler:
     async def export(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
         metadata = {str(key).lower(): value for key, value in context.invocation_metadata() or ()}
         authorization = metadata.get("authorization", "")
         token = bearer_token(authorization if isinstance(authorization, str) else "")
         credential = authorise(token)
         if credential is None:
+            refusals.count(signal, "protobuf", "", REASONS[401])
             await context.abort(
                 grpc.StatusCode.UNAUTHENTICATED, "A valid bearer token is required."
             )
         try:
             rejected = validate(signal, "protobuf", body)
+            if rejected:
+                journal.quarantine.check_room()
             await journal.append(signal, "protobuf", body, credential=credential or "")
             return PartialRejection(signal, rejected).as_protobuf()
         except BadInput as error:
+            refusals.count(signal, "protobuf", credential or "", REASONS[400])
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Unavailable as error:
+            refusals.count(signal, "protobuf", credential or "", REASONS[503])
             await context.abort(
                 grpc.StatusCode.UNAVAILABLE,
                 str(error),

@@ -18,6 +18,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from collectors.body_decoding import validate
 from collectors.journal import Journal
 from collectors.partial_success import PartialRejection
+from collectors.refusals import REASONS, Refusals
 from collectors.segments import ContentType, RecordKind
 from loop.domain.errors import BadInput, Unavailable
 
@@ -57,6 +58,7 @@ class _Answer(Exception):
         self.status = status
         self.message = message
         self.headers = headers
+        self.credential = ""  # of the sender, once it is known
 
 
 def anyone(_token: str) -> str | None:
@@ -73,10 +75,12 @@ def otlp_app(
     is stored with every record of the body, or ``None`` to refuse with 401.
     """
     body_limits = limits or BodyLimits()
+    refusals = Refusals(journal)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _answer_lifespan(receive, send)
+            await refusals.close()
             return
         if scope["type"] != "http":
             return
@@ -88,6 +92,11 @@ def otlp_app(
         try:
             rejection = await _accept(scope, headers, receive, journal, body_limits, authorise)
         except _Answer as answer:
+            signal = _SIGNALS.get(scope["path"].rstrip("/"))
+            if signal is not None and answer.status in REASONS:
+                encoding = _MEDIA_TYPES.get(_media_type(headers), "")
+                reason = REASONS[answer.status]
+                refusals.count(signal, encoding, answer.credential, reason)
             await _send_error(send, content_type, answer)
             return
         body = rejection.as_json() if content_type == "json" else rejection.as_protobuf()
@@ -114,6 +123,21 @@ async def _accept(
         raise _Answer(
             401, "A valid bearer token is required.", **{"www-authenticate": 'Bearer realm="otlp"'}
         )
+    try:
+        return await _take(signal, headers, receive, journal, limits, credential)
+    except _Answer as answer:
+        answer.credential = credential
+        raise
+
+
+async def _take(
+    signal: RecordKind,
+    headers: dict[str, str],
+    receive: Receive,
+    journal: Journal,
+    limits: BodyLimits,
+    credential: str,
+) -> PartialRejection:
     content_type = _MEDIA_TYPES.get(_media_type(headers))
     if content_type is None:
         raise _Answer(
@@ -130,6 +154,8 @@ async def _accept(
         journal.check_disk()  # before a large body is read for nothing
         body = await _read_body(headers, receive, limits, encoding)
         rejected = validate(signal, content_type, body)
+        if rejected:
+            journal.quarantine.check_room()
         if body:
             await journal.append(signal, content_type, body, credential=credential)
     except BadInput as error:

@@ -13,7 +13,8 @@ from typing import Any
 
 import orjson
 
-from collectors.otlp_decoding import MAX_DEPTH, EventFactory
+from collectors.otlp_decoding import EventFactory
+from collectors.record_limits import MAX_DEPTH, TOO_DEEP, RecordRejected, check_pairs
 from loop.domain.errors import BadInput
 from loop.domain.turns import Event
 
@@ -50,17 +51,22 @@ def _walk_logs(groups: list[dict[str, Any]], factory: EventFactory) -> Iterator[
             scope = _text(_object(scoped, "scope"), "name")
             for record in _items(scoped, "logRecords"):
                 body = record.get("body")
-                yield factory.log(
-                    _attributes(record),
-                    resource,
-                    time_ns=_integer(record, "timeUnixNano")
-                    or _integer(record, "observedTimeUnixNano"),
-                    body=None if body is None else _value(body, 0),
-                    event_name=_text(record, "eventName"),
-                    scope=scope,
-                    trace_id=_identifier(record, "traceId", 16),
-                    span_id=_identifier(record, "spanId", 8),
-                )
+                try:
+                    built = factory.log(
+                        _attributes(record),
+                        resource,
+                        time_ns=_integer(record, "timeUnixNano")
+                        or _integer(record, "observedTimeUnixNano"),
+                        body=None if body is None else _value(body, 0),
+                        event_name=_text(record, "eventName"),
+                        scope=scope,
+                        trace_id=_identifier(record, "traceId", 16),
+                        span_id=_identifier(record, "spanId", 8),
+                    )
+                except RecordRejected as rejection:
+                    factory.reject(rejection.reason)
+                else:
+                    yield built
 
 
 def _walk_traces(groups: list[dict[str, Any]], factory: EventFactory) -> Iterator[Event]:
@@ -70,27 +76,32 @@ def _walk_traces(groups: list[dict[str, Any]], factory: EventFactory) -> Iterato
             scope = _text(_object(scoped, "scope"), "name")
             for span in _items(scoped, "spans"):
                 status = _object(span, "status")
-                yield factory.span(
-                    _attributes(span),
-                    resource,
-                    name=_text(span, "name"),
-                    scope=scope,
-                    trace_id=_identifier(span, "traceId", 16),
-                    span_id=_identifier(span, "spanId", 8),
-                    parent_span_id=_identifier(span, "parentSpanId", 8),
-                    start_ns=_integer(span, "startTimeUnixNano"),
-                    end_ns=_integer(span, "endTimeUnixNano"),
-                    status_code=_integer(status, "code"),
-                    status_message=_text(status, "message"),
-                    events=[
-                        {
-                            "name": _text(event, "name"),
-                            "at_us": _integer(event, "timeUnixNano") // 1000,
-                            "attributes": _attributes(event),
-                        }
-                        for event in _items(span, "events")
-                    ],
-                )
+                try:
+                    built = factory.span(
+                        _attributes(span),
+                        resource,
+                        name=_text(span, "name"),
+                        scope=scope,
+                        trace_id=_identifier(span, "traceId", 16),
+                        span_id=_identifier(span, "spanId", 8),
+                        parent_span_id=_identifier(span, "parentSpanId", 8),
+                        start_ns=_integer(span, "startTimeUnixNano"),
+                        end_ns=_integer(span, "endTimeUnixNano"),
+                        status_code=_integer(status, "code"),
+                        status_message=_text(status, "message"),
+                        events=[
+                            {
+                                "name": _text(event, "name"),
+                                "at_us": _integer(event, "timeUnixNano") // 1000,
+                                "attributes": _attributes(event),
+                            }
+                            for event in _items(span, "events")
+                        ],
+                    )
+                except RecordRejected as rejection:
+                    factory.reject(rejection.reason)
+                else:
+                    yield built
 
 
 def _walk_metrics(groups: list[dict[str, Any]], factory: EventFactory) -> Iterator[Event]:
@@ -103,16 +114,21 @@ def _walk_metrics(groups: list[dict[str, Any]], factory: EventFactory) -> Iterat
                         continue
                     data = _object(metric, kind)
                     for point in _items(data, "dataPoints"):
-                        yield factory.point(
-                            _attributes(point),
-                            resource,
-                            name=_text(metric, "name"),
-                            start_ns=_integer(point, "startTimeUnixNano"),
-                            end_ns=_integer(point, "timeUnixNano"),
-                            value=_point_value(kind, point),
-                            unit=_text(metric, "unit"),
-                            temporality=_integer(data, "aggregationTemporality"),
-                        )
+                        try:
+                            built = factory.point(
+                                _attributes(point),
+                                resource,
+                                name=_text(metric, "name"),
+                                start_ns=_integer(point, "startTimeUnixNano"),
+                                end_ns=_integer(point, "timeUnixNano"),
+                                value=_point_value(kind, point),
+                                unit=_text(metric, "unit"),
+                                temporality=_integer(data, "aggregationTemporality"),
+                            )
+                        except RecordRejected as rejection:
+                            factory.reject(rejection.reason)
+                        else:
+                            yield built
 
 
 def _point_value(kind: str, point: Mapping[str, Any]) -> Any:
@@ -140,11 +156,14 @@ def _attributes(owner: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
 
 
 def _pairs(pairs: list[dict[str, Any]], depth: int) -> dict[str, Any]:
+    check_pairs(len(pairs))
     attributes: dict[str, Any] = {}
     for pair in pairs:
         value = pair.get("value")
         if type(value) is dict and "stringValue" in value and type(value["stringValue"]) is str:
-            attributes[_text(pair, "key")] = value["stringValue"]
+            text = value["stringValue"]
+            check_pairs(1, len(text))
+            attributes[_text(pair, "key")] = text
         else:
             attributes[_text(pair, "key")] = None if value is None else _value(value, depth)
     return attributes
@@ -153,8 +172,8 @@ def _pairs(pairs: list[dict[str, Any]], depth: int) -> dict[str, Any]:
 def _value(value: Any, depth: int) -> Any:
     if not isinstance(value, dict):
         raise _wrong("a value", 'an object such as {"stringValue": ...}')
-    if depth > MAX_DEPTH:
-        raise BadInput(f"A value is nested more than {MAX_DEPTH} levels deep.", fix="Flatten it.")
+    if depth >= MAX_DEPTH and ("arrayValue" in value or "kvlistValue" in value):
+        raise RecordRejected(TOO_DEEP)
     for kind, content in value.items():
         if kind == "stringValue":
             return _text(value, kind)

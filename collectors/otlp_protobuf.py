@@ -8,7 +8,8 @@ than half the time of walking the real types; ``json_format.MessageToDict`` take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from google.protobuf.descriptor import FileDescriptor  # type: ignore[import-untyped]
@@ -26,7 +27,17 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from collectors.otlp_decoding import MAX_DEPTH, EventFactory
+from collectors.otlp_decoding import EventFactory
+from collectors.record_limits import (
+    AHEAD,
+    INVALID_ID,
+    MAX_ATTRIBUTES,
+    MAX_DEPTH,
+    TOO_DEEP,
+    TOO_MANY,
+    RecordRejected,
+    check_pairs,
+)
 from loop.domain.errors import BadInput
 from loop.domain.turns import Event
 
@@ -35,7 +46,6 @@ _REQUESTS: dict[str, type[Message]] = {
     "metrics": ExportMetricsServiceRequest,
     "traces": ExportTraceServiceRequest,
 }
-_TOO_DEEP = "[nested too deeply]"
 _LEFT_AS_BYTES = (
     ".opentelemetry.proto.common.v1.KeyValue",
     ".opentelemetry.proto.common.v1.AnyValue",
@@ -102,39 +112,56 @@ def iterate(signal: str, body: bytes, factory: EventFactory) -> Iterator[Event]:
         raise _unreadable(signal, error) from error
 
 
-def count_later(signal: str, request: Message, latest_us: int) -> int:
-    """How many records of a request happened after a time."""
+def count_rejected(signal: str, request: Message, latest_us: int) -> Counter[str]:
+    """How many records of a request will be rejected, by reason, as far as that can be told
+    without decoding their attributes; ``latest_us`` is the latest time that is taken."""
     latest_ns = 1000 * latest_us + 999
-    return sum(at_ns > latest_ns for at_ns in _TIMES[signal](request))
+    rejected: Counter[str] = Counter()
+    for record, at_ns, is_identified in _RECORDS[signal](request):
+        if len(record.attributes) > MAX_ATTRIBUTES:
+            rejected[TOO_MANY] += 1
+        elif not is_identified:
+            rejected[INVALID_ID] += 1
+        elif at_ns > latest_ns:
+            rejected[AHEAD] += 1
+    return rejected
 
 
-def _log_times(request: Any) -> Iterator[int]:
+_Checked = tuple[Any, int, bool]  # the record, its time, whether its ids are valid
+
+
+def _logs(request: Any) -> Iterator[_Checked]:
     for resource_logs in request.resource_logs:
         for scope_logs in resource_logs.scope_logs:
             for record in scope_logs.log_records:
-                yield record.time_unix_nano or record.observed_time_unix_nano
+                yield record, record.time_unix_nano or record.observed_time_unix_nano, True
 
 
-def _span_times(request: Any) -> Iterator[int]:
+def _spans(request: Any) -> Iterator[_Checked]:
     for resource_spans in request.resource_spans:
         for scope_spans in resource_spans.scope_spans:
             for span in scope_spans.spans:
-                yield span.start_time_unix_nano
+                is_identified = _is_id(span.trace_id, 16) and _is_id(span.span_id, 8)
+                yield span, span.start_time_unix_nano, is_identified
 
 
-def _point_times(request: Any) -> Iterator[int]:
+def _points(request: Any) -> Iterator[_Checked]:
     for resource_metrics in request.resource_metrics:
         for scope_metrics in resource_metrics.scope_metrics:
             for metric in scope_metrics.metrics:
                 kind = metric.WhichOneof("data")
                 for point in getattr(metric, kind).data_points if kind else ():
-                    yield point.time_unix_nano
+                    yield point, point.time_unix_nano, True
 
 
-_TIMES: dict[str, Callable[[Any], Iterator[int]]] = {
-    "logs": _log_times,
-    "metrics": _point_times,
-    "traces": _span_times,
+def _is_id(identifier: bytes, size: int) -> bool:
+    return len(identifier) == size and any(identifier)
+
+
+_RECORDS: dict[str, Callable[[Any], Iterator[_Checked]]] = {
+    "logs": _logs,
+    "metrics": _points,
+    "traces": _spans,
 }
 
 
@@ -144,16 +171,21 @@ def _walk_logs(request: Any, factory: EventFactory) -> Iterator[Event]:
         for scope_logs in resource_logs.scope_logs:
             scope = scope_logs.scope.name
             for record in scope_logs.log_records:
-                yield factory.log(
-                    _attributes(record.attributes),
-                    resource,
-                    time_ns=record.time_unix_nano or record.observed_time_unix_nano,
-                    body=_PAIRS.value_of(record.body),
-                    event_name=record.event_name,
-                    scope=scope,
-                    trace_id=record.trace_id.hex(),
-                    span_id=record.span_id.hex(),
-                )
+                try:
+                    built = factory.log(
+                        _attributes(record.attributes),
+                        resource,
+                        time_ns=record.time_unix_nano or record.observed_time_unix_nano,
+                        body=_PAIRS.value_of(record.body),
+                        event_name=record.event_name,
+                        scope=scope,
+                        trace_id=record.trace_id.hex(),
+                        span_id=record.span_id.hex(),
+                    )
+                except RecordRejected as rejection:
+                    factory.reject(rejection.reason)
+                else:
+                    yield built
 
 
 def _walk_traces(request: Any, factory: EventFactory) -> Iterator[Event]:
@@ -163,27 +195,32 @@ def _walk_traces(request: Any, factory: EventFactory) -> Iterator[Event]:
             scope = scope_spans.scope.name
             for span in scope_spans.spans:
                 status = span.status
-                yield factory.span(
-                    _attributes(span.attributes),
-                    resource,
-                    name=span.name,
-                    scope=scope,
-                    trace_id=span.trace_id.hex(),
-                    span_id=span.span_id.hex(),
-                    parent_span_id=span.parent_span_id.hex(),
-                    start_ns=span.start_time_unix_nano,
-                    end_ns=span.end_time_unix_nano,
-                    status_code=status.code,
-                    status_message=status.message,
-                    events=[
-                        {
-                            "name": event.name,
-                            "at_us": event.time_unix_nano // 1000,
-                            "attributes": _attributes(event.attributes),
-                        }
-                        for event in span.events
-                    ],
-                )
+                try:
+                    built = factory.span(
+                        _attributes(span.attributes),
+                        resource,
+                        name=span.name,
+                        scope=scope,
+                        trace_id=span.trace_id.hex(),
+                        span_id=span.span_id.hex(),
+                        parent_span_id=span.parent_span_id.hex(),
+                        start_ns=span.start_time_unix_nano,
+                        end_ns=span.end_time_unix_nano,
+                        status_code=status.code,
+                        status_message=status.message,
+                        events=[
+                            {
+                                "name": event.name,
+                                "at_us": event.time_unix_nano // 1000,
+                                "attributes": _attributes(event.attributes),
+                            }
+                            for event in span.events
+                        ],
+                    )
+                except RecordRejected as rejection:
+                    factory.reject(rejection.reason)
+                else:
+                    yield built
 
 
 def _walk_metrics(request: Any, factory: EventFactory) -> Iterator[Event]:
@@ -196,16 +233,21 @@ def _walk_metrics(request: Any, factory: EventFactory) -> Iterator[Event]:
                     continue
                 data = getattr(metric, kind)
                 for point in data.data_points:
-                    yield factory.point(
-                        _attributes(point.attributes),
-                        resource,
-                        name=metric.name,
-                        start_ns=point.start_time_unix_nano,
-                        end_ns=point.time_unix_nano,
-                        value=_point_value(kind, point),
-                        unit=metric.unit,
-                        temporality=getattr(data, "aggregation_temporality", 0),
-                    )
+                    try:
+                        built = factory.point(
+                            _attributes(point.attributes),
+                            resource,
+                            name=metric.name,
+                            start_ns=point.start_time_unix_nano,
+                            end_ns=point.time_unix_nano,
+                            value=_point_value(kind, point),
+                            unit=metric.unit,
+                            temporality=getattr(data, "aggregation_temporality", 0),
+                        )
+                    except RecordRejected as rejection:
+                        factory.reject(rejection.reason)
+                    else:
+                        yield built
 
 
 def _point_value(kind: str, point: Any) -> Any:
@@ -230,6 +272,7 @@ class _Pairs(dict[bytes, tuple[str, Any]]):
     MOST = 50_000  # some 15 MB; then it starts anew, and what is frequent is soon in it again
 
     def __missing__(self, raw: bytes) -> tuple[str, Any]:
+        check_pairs(1, len(raw))
         pair = KeyValue.FromString(raw)
         decoded = pair.key, _any_value(pair.value, 0)
         if len(raw) <= self.LONGEST_BYTES and not isinstance(decoded[1], list | dict):
@@ -246,7 +289,8 @@ class _Pairs(dict[bytes, tuple[str, Any]]):
 _PAIRS = _Pairs()
 
 
-def _attributes(pairs: Iterable[bytes]) -> dict[str, Any]:
+def _attributes(pairs: Collection[bytes]) -> dict[str, Any]:
+    check_pairs(len(pairs))
     return dict(map(_PAIRS.__getitem__, pairs))
 
 
@@ -261,11 +305,11 @@ def _value(value: Any, depth: int) -> Any:
         return None
     if kind == "array_value":
         if depth >= MAX_DEPTH:
-            return _TOO_DEEP
+            raise RecordRejected(TOO_DEEP)
         return [_value(item, depth + 1) for item in value.array_value.values]
     if kind == "kvlist_value":
         if depth >= MAX_DEPTH:
-            return _TOO_DEEP
+            raise RecordRejected(TOO_DEEP)
         return {pair.key: _any_value(pair.value, depth + 1) for pair in value.kvlist_value.values}
     if kind == "bytes_value":
         return value.bytes_value.hex()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import orjson
 from google.protobuf.message import Message  # type: ignore[import-untyped]
@@ -12,35 +13,39 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from collectors.record_limits import describe_rejections
+
 _RESPONSES: dict[str, tuple[type[Message], str, str]] = {
     "logs": (ExportLogsServiceResponse, "rejected_log_records", "rejectedLogRecords"),
     "metrics": (ExportMetricsServiceResponse, "rejected_data_points", "rejectedDataPoints"),
     "traces": (ExportTraceServiceResponse, "rejected_spans", "rejectedSpans"),
 }
-_MESSAGE = "Their times are more than 24 hours ahead of the collector's clock; check the sender's."
 
 
 @dataclass(frozen=True, slots=True)
 class PartialRejection:
-    """``rejected`` records of a body will be set aside; with none, every field is at its default
-    and the response is empty."""
+    """``rejected`` records of a body, by reason, will be set aside; with none, every field is at
+    its default and the response is empty."""
 
     signal: str
-    rejected: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
 
     def as_protobuf(self) -> bytes:
         if not self.rejected:
             return b""
-        response_type, field, _ = _RESPONSES[self.signal]
+        response_type, name, _ = _RESPONSES[self.signal]
         response = response_type()
-        setattr(response.partial_success, field, self.rejected)
-        response.partial_success.error_message = _MESSAGE
+        setattr(response.partial_success, name, sum(self.rejected.values()))
+        response.partial_success.error_message = describe_rejections(self.rejected)
         serialized: bytes = response.SerializeToString()
         return serialized
 
     def as_json(self) -> bytes:
         if not self.rejected:
             return b"{}"
-        _, _, field = _RESPONSES[self.signal]
-        partial = {field: str(self.rejected), "errorMessage": _MESSAGE}
+        _, _, name = _RESPONSES[self.signal]
+        partial = {
+            name: str(sum(self.rejected.values())),
+            "errorMessage": describe_rejections(self.rejected),
+        }
         return orjson.dumps({"partialSuccess": partial})

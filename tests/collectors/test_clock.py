@@ -26,6 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from collectors.body_decoding import decode, validate
 from collectors.otlp_http import otlp_app
 from collectors.partial_success import PartialRejection
+from collectors.record_limits import AHEAD
 from collectors.segments import MAGIC, read_segment
 from tests.collectors.pipeline import grpc_collector, pipeline
 from tests.collectors.recordings import log_body
@@ -74,7 +75,12 @@ def test_records_far_ahead_are_rejected_in_part_and_kept_aside(
             assert success.rejected_log_records == 2
             assert "24 hours" in success.error_message
         report = parts.drainer.drain_once()
-        assert (report.received, report.stored, report.ahead, report.rejected) == (4, 2, 2, 0)
+        assert (report.received, report.stored, report.beyond_limits, report.rejected) == (
+            4,
+            2,
+            2,
+            0,
+        )
         tomorrow_us = time.time_ns() // 1000 + 24 * 3_600_000_000
         assert len(parts.lake.turns_of(["s"])) == 2
         latest = parts.lake.query("SELECT max(at_us) AS at_us FROM events")[0]["at_us"]
@@ -101,16 +107,17 @@ def test_spans_and_points_are_counted_by_their_own_times() -> None:
     ahead_ns, now_ns = time.time_ns() + 48 * HOUR_NS, time.time_ns()
     traces = ExportTraceServiceRequest()
     spans = traces.resource_spans.add().scope_spans.add().spans
-    spans.add(start_time_unix_nano=now_ns, end_time_unix_nano=now_ns)
-    spans.add(start_time_unix_nano=ahead_ns, end_time_unix_nano=ahead_ns)
-    assert validate("traces", "protobuf", traces.SerializeToString()) == 1
+    for at_ns in (now_ns, ahead_ns):
+        ids = {"trace_id": b"t" * 16, "span_id": b"s" * 8}
+        spans.add(start_time_unix_nano=at_ns, end_time_unix_nano=at_ns, **ids)
+    assert validate("traces", "protobuf", traces.SerializeToString()) == {AHEAD: 1}
     metrics = ExportMetricsServiceRequest()
     listed = metrics.resource_metrics.add().scope_metrics.add().metrics
     listed.add(name="empty")
     points = listed.add(name="cost").sum.data_points
     for at_ns in (now_ns, ahead_ns, ahead_ns):
         points.add(time_unix_nano=at_ns, as_double=1.0)
-    assert validate("metrics", "protobuf", metrics.SerializeToString()) == 2
+    assert validate("metrics", "protobuf", metrics.SerializeToString()) == {AHEAD: 2}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +128,7 @@ def test_spans_and_points_are_counted_by_their_own_times() -> None:
     ],
 )
 def test_each_signal_has_its_own_count(signal: str, response_type: type, field: str) -> None:
-    rejection = PartialRejection(signal, 3)
+    rejection = PartialRejection(signal, {AHEAD: 3})
     from_binary = response_type.FromString(rejection.as_protobuf())
     assert getattr(from_binary.partial_success, field) == 3
     assert json_format.Parse(rejection.as_json(), response_type()) == from_binary
