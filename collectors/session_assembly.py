@@ -78,12 +78,18 @@ def _join(session: AssembledSession, told: Sequence[ConventionTurn]) -> Assemble
             joined[item.turn.turn_id] = same
         else:
             left.append(item)
-    free = [turn for turn in session.turns if turn.turn_id not in joined.values()]
+    taken = set(joined.values())
+    free: dict[tuple[int, ...], list[Turn]] = {}
+    for turn in session.turns:
+        if turn.turn_id not in taken and turn.usage != TokenUsage():
+            free.setdefault(_classes(turn.usage), []).append(turn)
     for item in left:
-        same = _nearest(item.turn, free) if not item.failed else _during(item.turn, session.turns)
+        if item.failed:
+            same = _during(item.turn, session.turns)
+        else:
+            same = _take_nearest(item.turn, free.get(_classes(item.turn.usage), []))
         if same:
             joined[item.turn.turn_id] = same
-            free = [turn for turn in free if turn.turn_id != same]
     contents = list(session.contents)
     kept = {_place(content) for content in session.contents}
     for item in told:
@@ -108,16 +114,17 @@ def _join(session: AssembledSession, told: Sequence[ConventionTurn]) -> Assemble
     )
 
 
-def _nearest(turn: Turn, candidates: Sequence[Turn]) -> str:
-    """The turn of the same tokens that ended next to this one, within the tolerance."""
-    wanted = _classes(turn.usage)
-    near = [
-        (abs(other.ended_at_us - turn.ended_at_us), other.turn_id)
-        for other in candidates
-        if wanted != _classes(TokenUsage()) and _classes(other.usage) == wanted
-    ]
-    gap, turn_id = min(near, default=(_TOLERANCE_US + 1, ""))
-    return turn_id if gap <= _TOLERANCE_US else ""
+def _take_nearest(turn: Turn, same_tokens: list[Turn]) -> str:
+    """Takes the turn of the same tokens that ended next to this one, within the tolerance."""
+
+    def gap(other: Turn) -> tuple[int, str]:
+        return abs(other.ended_at_us - turn.ended_at_us), other.turn_id
+
+    nearest = min(same_tokens, key=gap, default=None)
+    if nearest is None or gap(nearest)[0] > _TOLERANCE_US:
+        return ""
+    same_tokens.remove(nearest)
+    return nearest.turn_id
 
 
 def _during(turn: Turn, candidates: Sequence[Turn]) -> str:

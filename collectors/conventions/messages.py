@@ -3,6 +3,7 @@
 - the OTel form: ``[{"role", "parts": [{"type": "text", "content"}, {"type": "tool_call", …}]}]``,
 - OpenAI's: ``{"role", "content", "tool_calls": [{"id", "function": {"name", "arguments"}}]}`` and
   ``{"role": "tool", "tool_call_id", "content"}``,
+- OpenAI's Responses: items of ``function_call`` and ``function_call_output`` beside messages,
 - Anthropic's: ``content`` as blocks of ``text``, ``tool_use`` and ``tool_result``,
 - indexed attributes: ``llm.input_messages.0.message.role`` and the like.
 
@@ -26,6 +27,8 @@ _WRAPPERS = ("message", "message_content", "tool_call")
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _CALL_TYPES = ("tool_call", "tool_use", "function_call")
 _RESULT_TYPES = ("tool_call_response", "tool_result", "function_call_output")
+# Items of OpenAI's Responses API stand beside messages, without a role.
+_ITEM_ROLES = {"function_call": "assistant", "function_call_output": "tool"}
 
 
 def parse_json(value: Any) -> Any:
@@ -53,7 +56,8 @@ def read_messages(value: Any) -> tuple[Message, ...]:
     """The messages of a list, of its JSON text, or of one message alone."""
     value = parse_json(value)
     if isinstance(value, Mapping):
-        value = [value]
+        inner = value.get("output")  # an answer of OpenAI's Responses API
+        value = inner if isinstance(inner, list) and "role" not in value else [value]
     if not isinstance(value, list):
         return ()
     messages = (_message(item) for item in value[:_MAX_ITEMS] if isinstance(item, Mapping))
@@ -100,6 +104,8 @@ def _listed(node: Any) -> Any:
 
 def _message(item: Mapping[str, Any]) -> Message | None:
     item = _unwrapped(item)
+    if item.get("type") in _ITEM_ROLES and "role" not in item:
+        item = {"role": _ITEM_ROLES[item["type"]], "parts": [item]}
     role = item.get("role")
     role = role.lower() if isinstance(role, str) else ""
     texts: list[Text] = []
@@ -124,7 +130,7 @@ def _message(item: Mapping[str, Any]) -> Message | None:
 
 
 def _parts(item: Mapping[str, Any]) -> Iterable[Any]:
-    for name in ("parts", "contents", "content"):
+    for name in ("parts", "contents", "content") if "text" not in item else ("text",):
         value = parse_json(item.get(name)) if name != "content" else _blocks(item.get(name))
         if isinstance(value, list):
             yield from value[:_MAX_ITEMS]
@@ -175,11 +181,9 @@ def _read_part(
 def _asked(call: Any) -> AskedTool | None:
     if not isinstance(call, Mapping):
         return None
+    call = _unwrapped(call)
     function = call.get("function")
     own = function if isinstance(function, Mapping) else {}
-    inner = call.get("tool_call")
-    if isinstance(inner, Mapping):
-        return _asked(inner)
     call_id = call.get("call_id") or call.get("id")
     name = own.get("name", call.get("name"))
     arguments = _first(own, "arguments")
@@ -231,5 +235,5 @@ def _flag(value: Any) -> bool | None:
 def _dump(value: Any) -> str:
     try:
         return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
-    except (orjson.JSONEncodeError, UnicodeDecodeError):
-        return repr(value)
+    except orjson.JSONEncodeError:  # too deep, an integer beyond 64 bits, half a surrogate pair
+        return "[no JSON]"

@@ -226,6 +226,8 @@ def _compatible(one: ModelCall, other: ModelCall) -> bool:
 
 
 def _join_by_time(calls: Sequence[ModelCall], groups: _Groups, dropped: set[int]) -> None:
+    if len({call.convention for call in calls}) < 2:
+        return
     partners: dict[int, list[int]] = {}
     open_calls = [
         index

@@ -101,13 +101,13 @@ def match_tools(requests: Sequence[ToldRequest], runs: Sequence[ToolRun]) -> lis
 
 def _history(requests: Sequence[ToldRequest]) -> list[AskedTool]:
     """Tool calls as later requests repeat them, with ids that the answer itself may lack."""
-    return [
-        tool
-        for request in requests
-        for message in request.asked()
-        for tool in message.asked
-        if tool.tool_use_id
-    ]
+    found: dict[str, AskedTool] = {}
+    for request in requests:
+        for message in request.asked():
+            for tool in message.asked:
+                if tool.tool_use_id:
+                    found.setdefault(tool.tool_use_id, tool)
+    return list(found.values())
 
 
 def _later_id(tool: AskedTool, history: Sequence[AskedTool], by_id: dict[str, ToldTool]) -> str:
@@ -133,7 +133,12 @@ def _join_runs(
     tools: list[ToldTool],
     by_id: dict[str, ToldTool],
 ) -> None:
-    trace_of = {request.turn_id: request.trace_id for request in requests}
+    waiting: dict[tuple[str, str], list[ToldTool]] = {}
+    by_trace: dict[str, list[ToldRequest]] = {}
+    trace_of: dict[str, str] = {}
+    for request in requests:
+        by_trace.setdefault(request.trace_id, []).append(request)
+        trace_of[request.turn_id] = request.trace_id
     left: list[ToolRun] = []
     for run in sorted(runs, key=lambda run: (run.event.at_us, run.event.event_id)):
         known = by_id.get(run.tool_use_id) if run.tool_use_id else None
@@ -141,45 +146,44 @@ def _join_runs(
             left.append(run)
         elif known.run is None:
             known.run = run
+    for tool in tools:
+        if tool.run is None:
+            waiting.setdefault((trace_of[tool.turn_id], tool.name), []).append(tool)
     for run in left:
         trace_id = text(run.event, "otel.trace_id")
-        earlier = [
-            tool
-            for tool in tools
-            if tool.run is None
-            and tool.name == run.name
-            and trace_of[tool.turn_id] == trace_id
-            and tool.asked_at_us <= run.event.at_us + _CLOCK_US
-        ]
-        if earlier and not run.tool_use_id:
-            latest = max(tool.asked_at_us for tool in earlier)
-            next(tool for tool in earlier if tool.asked_at_us == latest).run = run
+        asked = waiting.get((trace_id, run.name), [])
+        if not run.tool_use_id and (found := _asked_before(asked, run)) is not None:
+            found.run = run
+            asked.remove(found)
             continue
-        request = _silent_before(requests, run)
-        if request is not None:
+        silent = _silent_before(by_trace.get(trace_id, []), run)
+        if silent is not None:
             tool_use_id = run.tool_use_id or f"tool:{run.event.event_id}"
             if tool_use_id not in by_id:
                 by_id[tool_use_id] = ToldTool(
                     tool_use_id,
                     run.name,
-                    request.turn_id,
-                    request.ended_at_us(),
+                    silent.turn_id,
+                    silent.ended_at_us(),
                     run.convention,
                     run=run,
                 )
                 tools.append(by_id[tool_use_id])
 
 
+def _asked_before(asked: Sequence[ToldTool], run: ToolRun) -> ToldTool | None:
+    """The latest call that was asked for before a run; of one answer's calls the first."""
+    earlier = [tool for tool in asked if tool.asked_at_us <= run.event.at_us + _CLOCK_US]
+    return max(earlier, key=lambda tool: tool.asked_at_us) if earlier else None
+
+
 def _silent_before(requests: Sequence[ToldRequest], run: ToolRun) -> ToldRequest | None:
-    """The last request of the same trace before a run, if what it answered is not told: a request
+    """The last of a trace's requests before a run, if what it answered is not told: a request
     whose answer is known asked for what its answer says."""
-    trace_id = text(run.event, "otel.trace_id")
     earlier = [
         request
         for request in requests
-        if request.trace_id == trace_id
-        and not request.failed
-        and request.ended_at_us() <= run.event.at_us + _CLOCK_US
+        if not request.failed and request.ended_at_us() <= run.event.at_us + _CLOCK_US
     ]
     if not earlier:
         return None
