@@ -26,6 +26,7 @@ from loop.domain.turns import Event
 
 ASSISTANT_LINE = "transcript.assistant"
 FORKED_FROM = "forkedFrom"
+_OWN_PREFIX = "claude_code."
 
 
 @dataclass(slots=True)
@@ -50,6 +51,13 @@ def request_keys(event: Event) -> list[str]:
     message = event.attributes.get("message")
     message_id = text(message, "id") if isinstance(message, Mapping) else ""
     return [key for key in (text(event, "requestId"), message_id) if key]
+
+
+def live_request(event: Event) -> str:
+    """The request that a record of the client's own telemetry names; "" on other records."""
+    if event.kind not in ("log", "span") or not event.name.startswith(_OWN_PREFIX):
+        return ""
+    return text(event, "request_id", "gen_ai.response.id")
 
 
 def without_copies(by_session: Mapping[str, Iterable[Event]]) -> dict[str, list[Event]]:
@@ -86,9 +94,8 @@ def _read(session_id: str, events: Iterable[Event]) -> _Telling:
     for event in events:
         if SCOPE in event.attributes:
             continue  # another tool's record of a request does not make a session its owner
-        if event.kind in ("log", "span"):
-            if request_id := text(event, "request_id", "gen_ai.response.id"):
-                telling.live.add(request_id)
+        if request_id := live_request(event):
+            telling.live.add(request_id)
         elif event.kind == "transcript":
             telling.began_at_us = min(telling.began_at_us, event.at_us)
             telling.ended_at_us = max(telling.ended_at_us, event.at_us)

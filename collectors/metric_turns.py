@@ -42,15 +42,21 @@ def metric_turns(
     """The turns of those intervals in which none of ``turns`` with known tokens ended."""
     if not any(event.name in METERED for event in events):
         return []
-    ended = sorted(turn.ended_at_us for turn in turns if turn.usage_source)
-    return [
+    metered = [
         _turn(usage, decisions, owner(usage.point))
         for usage in read_metered(events)
-        if usage.tokens != TokenUsage() and not _is_told(usage, ended)
+        if usage.tokens != TokenUsage()
     ]
+    return untold(metered, turns)
 
 
-def _is_told(usage: MeteredUsage, ended: Sequence[int]) -> bool:
+def untold(metered: Iterable[Turn], turns: Iterable[Turn]) -> list[Turn]:
+    """Those of the turns from metrics in whose interval none of the others ended."""
+    ended = sorted(turn.ended_at_us for turn in turns if turn.usage_source)
+    return [turn for turn in metered if not _is_told(turn, ended)]
+
+
+def _is_told(usage: Turn, ended: Sequence[int]) -> bool:
     position = bisect_left(ended, usage.started_at_us - TOLERANCE_US)
     return position < len(ended) and ended[position] <= usage.ended_at_us + TOLERANCE_US
 

@@ -23,7 +23,8 @@ from collectors.conventions.convention_turns import (
 )
 from collectors.conventions.registry import ConventionRegistry, known_conventions
 from collectors.event_identity import ruling_events
-from loop.domain.turns import Content, Event, TokenUsage, Turn
+from collectors.metric_turns import untold
+from loop.domain.turns import METRIC_SOURCE, Content, Event, TokenUsage, Turn
 
 _TOLERANCE_US = 5_000_000  # clocks of the client's machine and of the gateway's
 
@@ -63,6 +64,13 @@ def in_order(events: Iterable[Event]) -> list[Event]:
 
 
 def _join(session: AssembledSession, told: Sequence[ConventionTurn]) -> AssembledSession:
+    # What metrics alone tell of is no request that a span could be joined to, and is told already
+    # where a span of the gateway ended in the same interval.
+    metered = [turn for turn in session.turns if turn.usage_source == METRIC_SOURCE]
+    session = replace(
+        session,
+        turns=tuple(turn for turn in session.turns if turn.usage_source != METRIC_SOURCE),
+    )
     turns = {turn.turn_id: turn for turn in session.turns}
     keys: dict[str, str] = {}
     for turn in session.turns:
@@ -104,12 +112,9 @@ def _join(session: AssembledSession, told: Sequence[ConventionTurn]) -> Assemble
             if moved is not None and _place(moved) not in kept:
                 kept.add(_place(moved))
                 contents.append(moved)
+    found = [*turns.values(), *untold(metered, turns.values())]
     return AssembledSession(
-        tuple(
-            sorted(
-                turns.values(), key=lambda turn: (turn.started_at_us, turn.sequence, turn.turn_id)
-            )
-        ),
+        tuple(sorted(found, key=lambda turn: (turn.started_at_us, turn.sequence, turn.turn_id))),
         tuple(sorted(contents, key=content_order)),
     )
 

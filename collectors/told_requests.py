@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 from collectors.conventions.convention import SCOPE
 from collectors.conventions.trace_sessions import trace_key
-from collectors.copied_requests import request_keys
-from collectors.event_fields import text
+from collectors.copied_requests import live_request, request_keys
 from collectors.otlp_decoding import TRACE_SESSION
 from loop.domain.turns import Event
 from loop.lake.rows import day_of
@@ -78,9 +77,7 @@ class ToldRequests:
                 traces.add((key, event.session_id))
             if event.kind == "transcript":
                 told.update(((key, event.session_id), event.at_us) for key in request_keys(event))
-            elif event.kind in ("log", "span") and (
-                request_id := text(event, "request_id", "gen_ai.response.id")
-            ):
+            elif request_id := live_request(event):
                 live.add((request_id, event.session_id))
         unknown = {pair: at_us for pair, at_us in told.items() if not _knows(connection, pair)}
         reported = self._reported_live(unknown, live)

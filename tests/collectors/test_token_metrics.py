@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.claude_code_turns import assemble
+from collectors.session_assembly import assemble_session
 from collectors.token_metrics import COST_USAGE, CUMULATIVE, DELTA, TOKEN_USAGE, read_metered
 from loop.domain.turns import METRIC_SOURCE, Event, TokenUsage
 from loop.ledger.pricing import price
@@ -22,6 +23,7 @@ from tests.collectors.recordings import (
     session_events,
     transcript_events,
 )
+from tests.recorded_conventions.recordings import by_session, recorded_events
 
 SESSIONS = {
     session_id: [name for name, entry in expected().items() if entry["session_id"] == session_id]
@@ -242,3 +244,23 @@ def test_metrics_come_through_the_collector_and_yield_to_logs_that_come_later(
             }
             usage = sum((turn.usage for turn in turns), TokenUsage())
             assert usage == replace(truth(session_id), cache_creation_1h_tokens=0)
+
+
+def test_a_gateways_spans_tell_of_an_interval_too() -> None:
+    """Metrics of a client and spans of the gateway before it, in one session."""
+    sessions = by_session(recorded_events("litellm-genai"))
+    assert any(turn.usage_source for found in sessions.values() for turn in
+               assemble_session(found).turns)  # fmt: skip
+    for session_id, events in sessions.items():
+        told = assemble_session(events).turns
+        ended = [turn.ended_at_us for turn in told if turn.usage_source]
+        if not ended:
+            continue
+        minute = replace(
+            point(TOKEN_USAGE, min(ended) - SECOND, max(ended) + SECOND, 999, DELTA, type="input"),
+            session_id=session_id,
+        )
+        assert assemble_session([*events, minute]).turns == told
+        before = replace(minute, at_us=min(ended) - 60 * SECOND)
+        found = assemble_session([*events, before]).turns
+        assert [turn.usage_source for turn in found if turn not in told] == [METRIC_SOURCE]
