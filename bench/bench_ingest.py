@@ -1,11 +1,14 @@
-"""Ingest end to end: acknowledged durable, and queryable, in records per second.
+"""Ingest end to end: acknowledged durable, and queryable, in records per second; peers beside.
 
-``python -m bench.bench_ingest [--seconds N]`` writes ``bench/results/ingest.md`` and ``.json``.
+``python -m bench.bench_ingest [--seconds N] [--soak N] [--peers DIR]`` writes
+``bench/results/ingest.md`` and ``.json``.
 
-A collector in a process of its own receives OTLP/HTTP protobuf bodies that other threads of this
-process send; it drains into a lake on the local disk. Every record is distinct: the bodies are the
-shipped recordings' records with new session ids, request ids and times. Two figures: bodies
-answered with 200 (so fsynced), and the time until the last of them is in ``turns``.
+What is measured is the product: ``turnwise collect`` and ``turnwise drain`` as they are run, on a
+data folder on the local disk, with redaction, deduplication and pricing. The load is in
+``bench.ingest_load``. A record is *acknowledged* when its body is answered with 200, so it is
+fsynced; it is *queryable* when its event is in ``events`` and the turns that follow from it are
+assembled, priced and in ``turns`` (``bench.ingest_watch``). Sender and watcher run on the same
+machine and take their share of it.
 """
 
 from __future__ import annotations
@@ -18,201 +21,263 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-import uuid
-from collections.abc import Callable, Coroutine
+from bisect import bisect_left
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
-import httpx
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+import uvloop
+
+from bench.ingest_grpc import send_grpc
+from bench.ingest_load import Body, as_json, make_bodies
+from bench.ingest_peers import PEERS, measure_peer
+from bench.ingest_report import write_results
+from bench.ingest_sender import Sent, send
+from loop.lake import Lake
 
 ROOT = Path(__file__).parents[1]
-RECORDINGS = ROOT / "examples" / "recordings"
-RESULTS = ROOT / "bench" / "results"
-RECORDS_PER_BODY = 100
-PACED_BODIES_PER_SECOND = 20
+SIGNALS = ("logs", "traces", "metrics")
+HALF_LOAD = 10_000
+CALM_LOAD = 2_000
+SOAK_LOAD = 5_000
+CONNECTIONS = 16
+DRAIN_SECONDS = 300.0
+Sending = Callable[["Collector"], Coroutine[Any, Any, Sent]]
 
 
-def make_bodies(count: int) -> list[bytes]:
-    """Distinct bodies of about 100 log records, each body one session of recorded shape."""
-    names = ("a02_fix_bug_failed_edit", "a05_subagent", "a14_mcp_and_hooks")
-    templates = [
-        ExportLogsServiceRequest.FromString(path.read_bytes())
-        for name in names
-        for path in sorted((RECORDINGS / name / "otlp").glob("*_logs_*.pb"))
-    ]
-    records = [
-        record
-        for template in templates
-        for group in template.resource_logs
-        for scoped in group.scope_logs
-        for record in scoped.log_records
-    ]
-    bodies = []
-    for number in range(count):
-        request = ExportLogsServiceRequest()
-        group = request.resource_logs.add()
-        group.resource.CopyFrom(templates[0].resource_logs[0].resource)
-        scoped = group.scope_logs.add()
-        scoped.scope.CopyFrom(templates[0].resource_logs[0].scope_logs[0].scope)
-        session_id, suffix = str(uuid.uuid4()), f"-{number:x}"
-        for index in range(RECORDS_PER_BODY):
-            record = scoped.log_records.add()
-            record.CopyFrom(records[index % len(records)])
-            record.time_unix_nano += number * 1_000_000 + index // len(records) * 1_000
-            for attribute in record.attributes:
-                if attribute.key == "session.id":
-                    attribute.value.string_value = session_id
-                elif attribute.key in ("request_id", "tool_use_id", "prompt.id", "message.uuid"):
-                    attribute.value.string_value += f"{suffix}-{index // len(records)}"
-        bodies.append(request.SerializeToString())
-    return bodies
+@dataclass(slots=True)
+class Collector:
+    """The processes under measurement, and what the watcher has seen of them."""
+
+    http_port: int
+    grpc_address: str
+    lake: Path
+    pids: dict[str, int]
+    seen: list[dict[str, Any]] = field(default_factory=list)
+
+    def usage(self, name: str, key: str) -> list[tuple[float, float]]:
+        """(moment, value) of one process."""
+        pid = str(self.pids[name])
+        return [
+            (line["at"], line["usage"][pid][key])
+            for line in self.seen
+            if line.get("usage", {}).get(pid)
+        ]
 
 
-async def send(url: str, bodies: list[bytes], connections: int, seconds: float) -> dict[str, Any]:
-    """Sends bodies for at most ``seconds``; returns counts and latencies of answered ones."""
-    queue = iter(bodies)
-    latencies: list[float] = []
-    began = time.perf_counter()
+@contextmanager
+def running_collector(directory: Path) -> Iterator[Collector]:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("TURNWISE_")
+    } | {
+        "TURNWISE_DATA_DIR": str(directory),
+        "TURNWISE_OTLP_HTTP": "127.0.0.1:0",
+        "TURNWISE_OTLP_GRPC": "127.0.0.1:0",
+    }
+    processes: list[subprocess.Popen[str]] = []
 
-    async def worker(client: httpx.AsyncClient) -> None:
-        for body in queue:
-            if time.perf_counter() - began > seconds:
-                return
-            started = time.perf_counter()
-            answer = await client.post(
-                "/v1/logs", content=body, headers={"content-type": "application/x-protobuf"}
-            )
-            answer.raise_for_status()
-            latencies.append(time.perf_counter() - started)
-
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-        await asyncio.gather(*(worker(client) for _ in range(connections)))
-    return {"bodies": len(latencies), "seconds": time.perf_counter() - began, "ms": latencies}
-
-
-async def send_paced(url: str, bodies: list[bytes]) -> dict[str, Any]:
-    """Sends ``PACED_BODIES_PER_SECOND``, whether or not earlier ones were answered."""
-    latencies: list[float] = []
-    began = time.perf_counter()
-
-    async def post(client: httpx.AsyncClient, number: int, body: bytes) -> None:
-        due = began + number / PACED_BODIES_PER_SECOND
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        answer = await client.post(
-            "/v1/logs", content=body, headers={"content-type": "application/x-protobuf"}
+    def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments], env=environment, cwd=ROOT, text=True, **options
         )
-        answer.raise_for_status()
-        latencies.append(time.perf_counter() - due)
+        processes.append(process)
+        return process
 
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-        await asyncio.gather(*(post(client, number, body) for number, body in enumerate(bodies)))
-    return {"bodies": len(latencies), "seconds": time.perf_counter() - began, "ms": latencies}
+    try:
+        drain = start("loop.service", "drain", stderr=subprocess.PIPE)
+        collect = start("loop.service", "collect", stderr=subprocess.PIPE)
+        _ready(drain)
+        ready = _ready(collect).split()
+        http, grpc = ready[ready.index("OTLP/HTTP") + 1], ready[ready.index("OTLP/gRPC") + 1]
+        pids = {"collect": collect.pid, "drain": drain.pid}
+        lake = directory / "lake"
+        watch = start("bench.ingest_watch", str(lake), *map(str, pids.values()),
+                      stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+        collector = Collector(int(http.rpartition(":")[2]), grpc, lake, pids)
+        thread = threading.Thread(target=_follow, args=(watch, collector), daemon=True)
+        thread.start()
+        yield collector
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(60)
 
 
-def measure(seconds: float, connections: int, directory: Path) -> dict[str, Any]:
-    """A saturating run and a paced one: the figures of the result file."""
-    bodies = make_bodies(max(20, round(seconds * 250)))
-    figures = _run(bodies, directory / "full", lambda url: send(url, bodies, connections, seconds))
-    calm = bodies[: round(seconds * PACED_BODIES_PER_SECOND)]
-    paced = _run(calm, directory / "paced", lambda url: send_paced(url, calm))
-    return figures | {
-        "paced_records_per_second": PACED_BODIES_PER_SECOND * RECORDS_PER_BODY,
-        "paced_ack_p50_ms": paced["ack_p50_ms"],
-        "paced_ack_p99_ms": paced["ack_p99_ms"],
-    }
+def _ready(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    if not line.startswith("ready: "):
+        raise RuntimeError(line + process.stderr.read())
+    threading.Thread(target=_pass_on, args=(process,), daemon=True).start()
+    return line
 
 
-def _run(
-    bodies: list[bytes],
-    directory: Path,
-    sending: Callable[[str], Coroutine[Any, Any, dict[str, Any]]],
-) -> dict[str, Any]:
+def _pass_on(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        sys.stderr.write(line)
+
+
+def _follow(watch: subprocess.Popen[str], collector: Collector) -> None:
+    assert watch.stdout is not None
+    for line in watch.stdout:
+        collector.seen.append(json.loads(line))
+
+
+def run(directory: Path, sending: Sending) -> dict[str, Any]:
     """One collector from its start to everything queryable."""
-    collector = subprocess.Popen(
-        [sys.executable, "-m", "bench.ingest_process", str(directory)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert collector.stdin is not None
-    assert collector.stdout is not None
-    with collector.stdin, collector.stdout:
-        url = collector.stdout.readline().decode().strip()
-        began = time.perf_counter()
-        sent = asyncio.run(sending(url))
-        collector.stdin.write(b"drain\n")
-        collector.stdin.flush()
-        drained = json.loads(collector.stdout.readline())
-        queryable_seconds = time.perf_counter() - began
-        collector.stdin.close()
-        collector.wait(30)
-    records = sent["bodies"] * RECORDS_PER_BODY
-    if drained["stored"] != records:
-        raise SystemExit(f"acknowledged {records} records, but {drained['stored']} are stored")
-    cuts = quantiles(sent["ms"], n=100)
+    with running_collector(directory) as collector, asyncio.Runner(
+        loop_factory=uvloop.new_event_loop
+    ) as runner:  # fmt: skip
+        before = {name: _last(collector.usage(name, "cpu")) for name in collector.pids}
+        sent = runner.run(sending(collector))
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while not collector.seen or collector.seen[-1]["queryable"] < sent.records:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{sent.records} records, {collector.seen[-1]} queryable")
+            time.sleep(0.05)
+        finished = next(line["at"] for line in collector.seen if line["queryable"] >= sent.records)
+        time.sleep(0.6)  # one more look at the processes
+        totals = Lake.open(str(collector.lake)).query(
+            "SELECT (SELECT count(*) FROM events) AS events, count(*) AS turns, "
+            "count(cost_microusd) AS priced, count(DISTINCT session_id) AS sessions FROM turns"
+        )[0]
+        cpu = {
+            name: round(_last(collector.usage(name, "cpu")) - before[name], 2)
+            for name in collector.pids
+        }
+        memory = {name: collector.usage(name, "rss") for name in collector.pids}
+    if totals["events"] != sent.records:
+        raise SystemExit(f"acknowledged {sent.records} records, but {totals} are stored")
+    return _figures(sent, collector, finished, totals, cpu, memory)
+
+
+def _figures(
+    sent: Sent,
+    collector: Collector,
+    finished: float,
+    totals: dict[str, int],
+    cpu: dict[str, float],
+    memory: dict[str, list[tuple[float, float]]],
+) -> dict[str, Any]:
+    freshness = _freshness(sent, collector.seen)
     return {
-        "records": records,
-        "bytes": sum(map(len, bodies[: sent["bodies"]])),
-        "acknowledged_records_per_second": round(records / sent["seconds"]),
-        "queryable_records_per_second": round(records / queryable_seconds),
-        "ack_p50_ms": round(1000 * cuts[49], 1),
-        "ack_p99_ms": round(1000 * cuts[98], 1),
-        "seconds_until_queryable": round(queryable_seconds, 2),
-        "turns": drained["turns"],
-        "collector_cpu_seconds": drained["cpu_seconds"],
-        "queryable_records_per_cpu_second": round(records / drained["cpu_seconds"]),
+        "records": sent.records,
+        "bodies": sent.bodies,
+        "bytes": sent.bytes,
+        **totals,
+        "seconds_sending": round(sent.seconds, 2),
+        "acknowledged_records_per_second": round(sent.records / sent.seconds),
+        "queryable_records_per_second": round(sent.records / (finished - sent.began)),
+        "ack_p50_ms": _share(sent.latencies, 0.5, 1000),
+        "ack_p99_ms": _share(sent.latencies, 0.99, 1000),
+        "ack_max_ms": _share(sent.latencies, 1.0, 1000),
+        "fresh_p50_seconds": _share(freshness, 0.5),
+        "fresh_p99_seconds": _share(freshness, 0.99),
+        "fresh_max_seconds": _share(freshness, 1.0),
+        "cpu_seconds": cpu,
+        "drain_records_per_cpu_second": round(sent.records / max(cpu["drain"], 0.01)),
+        "collect_records_per_cpu_second": round(sent.records / max(cpu["collect"], 0.01)),
+        "rss_mb": {
+            name: [round(value / 1e6) for _, value in _thin(values)]
+            for name, values in memory.items()
+        },
     }
 
 
-def write_results(figures: dict[str, Any], settings: dict[str, Any]) -> None:
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    document = {"settings": settings, "figures": figures}
-    (RESULTS / "ingest.json").write_text(json.dumps(document, indent=2) + "\n")
-    rows = [f"| {name.replace('_', ' ')} | {value:,} |" for name, value in figures.items()]
-    lines = [
-        "# Ingest, end to end",
-        "",
-        "OTLP/HTTP protobuf into one collector process that receives and drains; sender on the",
-        f"same machine. {settings['connections']} connections, {RECORDS_PER_BODY} log records per",
-        "body, every record distinct. *Acknowledged* is answered with 200, so fsynced;",
-        "*queryable* is in `events` and assembled, priced and stored in `turns`. Every connection",
-        "sends its next body as soon as the last is answered, so the time to the answer is mostly",
-        "waiting in line; *paced* is a second run at a fixed rate, draining meanwhile.",
-        "",
-        f"Machine: {settings['cpus']} CPUs ({settings['machine']}), Python {settings['python']};",
-        f"load average {settings['load_average_before']} from other work when the run began.",
-        "",
-        "| figure | value |",
-        "|---|---|",
-        *rows,
-        "",
-        "Repeat with `python -m bench.bench_ingest`.",
-    ]
-    (RESULTS / "ingest.md").write_text("\n".join(lines) + "\n")
+def _freshness(sent: Sent, seen: Sequence[dict[str, Any]]) -> list[float]:
+    """Seconds from each answer to the moment at which its records were seen to be queryable."""
+    counts = [line["queryable"] for line in seen]
+    moments = [line["at"] for line in seen]
+    return [moments[bisect_left(counts, records)] - at for at, records in sent.acknowledged]
+
+
+def _share(values: Sequence[float], share: float, factor: float = 1.0) -> float:
+    ordered = sorted(values)
+    return round(factor * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)
+
+
+def _last(values: list[tuple[float, float]]) -> float:
+    return values[-1][1] if values else 0.0
+
+
+def _thin(values: list[tuple[float, float]], most: int = 13) -> list[tuple[float, float]]:
+    step = max(1, len(values) // (most - 1))
+    return values[::step]
+
+
+def measure(seconds: float, soak: float, peers: Path | None, directory: Path) -> dict[str, Any]:
+    """All runs: the figures of the result file, by run."""
+    start_ns = time.time_ns() - 6 * 3_600_000_000_000
+
+    def load(records: float, signals: tuple[str, ...] = SIGNALS, cohorts: int = 80) -> list[Body]:
+        return list(
+            make_bodies(round(records), cohorts=cohorts, start_ns=start_ns, signals=signals)
+        )
+
+    def at_rate(bodies: list[Body], rate: float, length: float, **options: Any) -> Sending:
+        return lambda collector: send(
+            collector.http_port, bodies, connections=options.pop("connections", 64),
+            seconds=length, records_per_second=rate, **options,
+        )  # fmt: skip
+
+    def at_full(bodies: list[Body]) -> Sending:
+        return lambda collector: send(
+            collector.http_port, bodies, connections=CONNECTIONS, seconds=seconds
+        )
+
+    found: dict[str, Any] = {}
+
+    def note(name: str, figures: dict[str, Any]) -> None:
+        found[name] = figures
+        print(name, json.dumps(figures), flush=True)
+
+    note("full", run(directory / "full", at_full(load(seconds * 60_000))))
+    note("full_spans", run(directory / "spans", at_full(load(seconds * 40_000, ("traces",)))))
+    note("half", run(directory / "half", at_rate(load(HALF_LOAD * seconds), HALF_LOAD, seconds)))
+    note("calm", run(directory / "calm", at_rate(load(CALM_LOAD * seconds), CALM_LOAD, seconds)))
+    calm = load(CALM_LOAD * seconds)
+    in_json = [Body(body.signal, as_json(body), body.records) for body in calm]
+    note("calm_json", run(directory / "json", at_rate(
+        in_json, CALM_LOAD, seconds, media_type="application/json")))  # fmt: skip
+    note("calm_grpc", run(directory / "grpc", lambda collector: send_grpc(
+        collector.grpc_address, calm, CALM_LOAD, seconds)))  # fmt: skip
+    if soak:
+        note("soak", run(directory / "soak", at_rate(load(SOAK_LOAD * soak), SOAK_LOAD, soak)))
+    for peer in PEERS:
+        environment = peers / peer.name if peers else None
+        if environment is None or not (environment / peer.command[0]).exists():
+            found[peer.name] = None
+            continue
+        spans = load(60_000, ("traces",), 8)
+        note(peer.name, measure_peer(peer, environment, spans, 10.0, directory / peer.name))
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=15.0, help="of sending, in each run")
+    parser.add_argument("--soak", type=float, default=0.0, help="seconds of the run for memory")
+    parser.add_argument("--peers", type=Path, help="the folder that holds the peers' environments")
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as directory:
-        figures = measure(arguments.seconds, arguments.connections, Path(directory))
+        figures = measure(arguments.seconds, arguments.soak, arguments.peers, Path(directory))
     settings = {
         "seconds": arguments.seconds,
-        "connections": arguments.connections,
-        "records_per_body": RECORDS_PER_BODY,
+        "soak_seconds": arguments.soak,
+        "connections": CONNECTIONS,
         "cpus": os.cpu_count(),
         "load_average_before": round(load_before, 1),
         "machine": platform.machine(),
         "python": platform.python_version(),
     }
     write_results(figures, settings)
-    print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
