@@ -134,6 +134,8 @@ def run(directory: Path, sending: Sending) -> dict[str, Any]:
     with running_collector(directory) as collector, asyncio.Runner(
         loop_factory=uvloop.new_event_loop
     ) as runner:  # fmt: skip
+        while not all(collector.usage(name, "cpu") for name in collector.pids):
+            time.sleep(0.05)
         before = {name: _last(collector.usage(name, "cpu")) for name in collector.pids}
         sent = runner.run(sending(collector))
         deadline = time.monotonic() + DRAIN_SECONDS

@@ -68,8 +68,8 @@ class DrainLimits:
     """``batch_bytes`` of segments per commit, bytes of recent sessions kept in memory, commits
     between compactions, and where drained segments go (``None``: they are deleted)."""
 
-    batch_bytes: int = 32 * 1024 * 1024
-    cached_bytes: int = 512 * 1024 * 1024
+    batch_bytes: int = 16 * 1024 * 1024
+    cached_bytes: int = 384 * 1024 * 1024
     commits_per_compaction: int = 100
     archive_directory: Path | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ import pyarrow as pa
 from loop.domain.turns import Event
 from loop.lake.delta_log import DeltaLog
 from loop.lake.queries import LakeQueries, to_rows
-from loop.lake.rows import day_of, plain, to_arrow
+from loop.lake.rows import columns_to_arrow, day_of
 from loop.lake.schemas import EVENTS
 from loop.lake.session_files import SessionFiles
 
@@ -47,8 +48,13 @@ class EventTable:
             # The events of one body share one resource: it is written out once.
             resources = {id(event.resource): event.resource for event in events}
             written = {key: write_json(resource) for key, resource in resources.items()}
-            rows = [_to_row(event, written[id(event.resource)]) for event in events]
-            self._log.append(to_arrow(EVENTS, rows), transaction=(journal, position), empty=True)
+            columns: dict[str, list[Any]] = {
+                name: list(map(attrgetter(name), events)) for name in _FIELDS
+            }
+            columns["attributes"] = [write_json(event.attributes) for event in events]
+            columns["resource"] = [written[id(event.resource)] for event in events]
+            rows = columns_to_arrow(EVENTS, columns)
+            self._log.append(rows, transaction=(journal, position), empty=True)
 
     def of_sessions(self, session_ids: Collection[str]) -> dict[str, list[Event]]:
         """The events of each session in order of (time, sequence, id), each once."""
@@ -92,14 +98,6 @@ class EventTable:
 
 def _arrival(row: dict[str, Any]) -> tuple[int, str]:
     return row["received_at_us"], row["credential"]
-
-
-def _to_row(event: Event, resource: str) -> dict[str, Any]:
-    row = plain(event, _FIELDS)
-    row["attributes"] = write_json(event.attributes)
-    row["resource"] = resource
-    row["conflict"] = event.conflict or None  # null, so that files without any are passed over
-    return row
 
 
 def _to_event(row: dict[str, Any]) -> Event:

@@ -47,14 +47,21 @@ def to_arrow(schema: TableSchema, rows: Sequence[Mapping[str, Any]]) -> pa.Table
     Unicode (half a surrogate pair) lose only the half character. Raises :class:`BadInput` naming
     the column for a value that does not fit, such as a number beyond 64 bits.
     """
-    time_name = f"{schema.time_column}_us"
+    names = [column.record_name for column in schema.columns]
+    if schema.time_column != "day":
+        names.remove("day")
+    return columns_to_arrow(schema, {name: [row[name] for row in rows] for name in names})
+
+
+def columns_to_arrow(schema: TableSchema, columns: Mapping[str, list[Any]]) -> pa.Table:
+    """:func:`to_arrow` from lists by the record's names: cheaper where rows need not be made."""
     arrays = []
     for column in schema.columns:
         name = column.record_name
-        if name == "day" and schema.time_column != "day":
-            values: list[Any] = [day_of(row[time_name]) for row in rows]
+        if name == "day" and name not in columns:
+            values = list(map(day_of, columns[f"{schema.time_column}_us"]))
         else:
-            values = [row[name] for row in rows]
+            values = columns[name]
         arrays.append(_to_array(schema.name, name, values, column.type))
     return pa.Table.from_arrays(arrays, schema=schema.arrow())
 
