@@ -27,6 +27,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("ingest", "OTLP records per second: acknowledged, and in the tables"),
+    Benchmark("redaction", "secrets found and texts spoilt, and what it costs"),
     Benchmark("replay", "logged turns replayed per second under a policy"),
     Benchmark("decide", "microseconds that a gateway takes to decide"),
     Benchmark("evaluators", "sessions scored per second"),

@@ -9,13 +9,12 @@ from collectors import otlp_json, otlp_protobuf
 from collectors.decision_intake import decode_decisions
 from collectors.otlp_decoding import DecodedBody, EventFactory, collect
 from collectors.record_limits import AHEAD, MAX_AHEAD_US
-from collectors.redaction import may_hold_secrets
 from collectors.segments import ContentType, Record
 from collectors.transcript_lines import decode_transcript
 
 
 def decode(record: Record, judged_at_us: int | None = None) -> DecodedBody:
-    """The events of one journal record, redacted, but for those beyond the limits of a record and
+    """The events of one journal record, but for those beyond the limits of a record and
     those more than 24 hours ahead of the moment that the record was received (or of another one
     given); these are counted.
 
@@ -32,9 +31,7 @@ def decode(record: Record, judged_at_us: int | None = None) -> DecodedBody:
 
 
 def _decode_all(record: Record) -> DecodedBody:
-    factory = EventFactory(
-        record.received_at_us, record.credential, redacts=may_hold_secrets(record.body)
-    )
+    factory = EventFactory(record.received_at_us, record.credential)
     if record.kind == "transcript":
         return decode_transcript(record, factory)
     if record.kind == "decisions":
@@ -55,7 +52,7 @@ def validate(signal: str, content_type: ContentType, body: bytes) -> Counter[str
     latest_us = time.time_ns() // 1000 + MAX_AHEAD_US
     if content_type == "protobuf":
         return otlp_protobuf.count_rejected(signal, otlp_protobuf.parse(signal, body), latest_us)
-    factory = EventFactory(0, "", redacts=False)
+    factory = EventFactory(0, "")
     for event in otlp_json.iterate(signal, body, factory):
         if event.at_us > latest_us:
             factory.reject(AHEAD)

@@ -10,7 +10,6 @@ import orjson
 
 from collectors.journal import Journal
 from collectors.otlp_decoding import DecodedBody, EventFactory, digest
-from collectors.redaction import redact_value
 from collectors.segments import Record
 from loop.domain.errors import BadInput
 from loop.domain.policies import Decision
@@ -76,7 +75,7 @@ def decode_decisions(record: Record, factory: EventFactory) -> DecodedBody:
             decision.session_id,
             decision.at_us,
             0,
-            redact_value(stated) if factory.redacts else stated,
+            stated,
             {},
             record.received_at_us,
             record.credential,

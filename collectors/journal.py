@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from collectors.quarantine import DEFAULT_MAX_BYTES, Quarantine
+from collectors.screening import Screen
 from collectors.segments import (
     CREATING,
     MAGIC,
@@ -76,11 +77,18 @@ class _Waiting:
 
 
 class Journal:
-    """Appends records durably. Thread-safe; use one per process and :meth:`close` it."""
+    """Appends records durably, each through the screen: what is on the disk holds no secret.
+    Thread-safe; use one per process and :meth:`close` it."""
 
-    def __init__(self, directory: Path, limits: JournalLimits | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limits: JournalLimits | None = None,
+        screen: Screen | None = None,
+    ) -> None:
         self.directory = Path(directory)
         self.limits = limits or JournalLimits()
+        self.screen = screen or Screen()
         self.directory.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o700)
         self.quarantine = Quarantine(
@@ -102,12 +110,13 @@ class Journal:
     async def append(
         self, kind: RecordKind, content_type: ContentType, body: bytes, *, credential: str = ""
     ) -> None:
-        """Returns once the body is durable.
+        """Returns once the body is durable, as the screen lets it pass.
 
         Raises:
+            BadInput: the body can't be screened.
             Unavailable: nothing was acknowledged; the sender should try again later.
         """
-        waiting = _Waiting(_encode(kind, content_type, body, credential))
+        waiting = _Waiting(self._encode(kind, content_type, body, credential))
         waiting.loop = asyncio.get_running_loop()
         waiting.async_future = waiting.loop.create_future()
         self._enqueue([waiting])
@@ -123,7 +132,7 @@ class Journal:
         self, kind: RecordKind, content_type: ContentType, body: bytes, *, credential: str = ""
     ) -> Future[None]:
         """Begins to append; the result is there once the body is durable, or an Unavailable."""
-        waiting = _Waiting(_encode(kind, content_type, body, credential))
+        waiting = _Waiting(self._encode(kind, content_type, body, credential))
         future: Future[None] = Future()
         waiting.future = future
         self._enqueue([waiting])
@@ -168,6 +177,12 @@ class Journal:
                 fix="Free space or move the data directory.",
                 retry_after_seconds=30,
             )
+
+    def _encode(
+        self, kind: RecordKind, content_type: ContentType, body: bytes, credential: str
+    ) -> bytes:
+        body = self.screen.screen(kind, content_type, body, credential)
+        return encode_record(Record(kind, content_type, body, time.time_ns() // 1000, credential))
 
     def _enqueue(self, items: list[_Waiting]) -> None:
         self.check_disk()
@@ -329,10 +344,6 @@ def has_records(directory: Path) -> bool:
         )
     except FileNotFoundError:
         return True  # one was sealed or drained while we looked: look again later
-
-
-def _encode(kind: RecordKind, content_type: ContentType, body: bytes, credential: str) -> bytes:
-    return encode_record(Record(kind, content_type, body, time.time_ns() // 1000, credential))
 
 
 def _resolve(group: list[_Waiting], error: Unavailable | None) -> None:

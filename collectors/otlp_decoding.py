@@ -33,7 +33,6 @@ import orjson
 from collectors.conventions.convention import SCOPE
 from collectors.conventions.registry import known_conventions
 from collectors.record_limits import INVALID_ID, RecordRejected
-from collectors.redaction import redact, redact_value
 from loop.domain.turns import Event
 
 TRACE_SESSION = "trace:"
@@ -45,11 +44,10 @@ _PREFIX = "claude_code."
 
 @dataclass(slots=True)
 class EventFactory:
-    """Builds the events of one body. ``redacts`` is false when no secret can be in it."""
+    """Builds the events of one body, which was screened before it came into the journal."""
 
     received_at_us: int
     credential: str
-    redacts: bool
     without_session: int = 0
     rejected: Counter[str] = field(default_factory=Counter)  # records, by reason
     _resource: Mapping[str, Any] | None = None
@@ -198,9 +196,6 @@ class EventFactory:
         attributes: dict[str, Any],
         resource: Mapping[str, Any],
     ) -> Event:
-        if self.redacts:
-            attributes = redact_value(attributes)
-            name = redact(name)
         return Event(
             event_id,
             kind,

@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from collectors.redaction import redact
 from collectors.segments import (
     MAGIC,
     SEALED,
@@ -171,6 +172,7 @@ class Quarantine:
             if self.size_bytes() + len(content) > self.max_bytes + self.max_bytes // 4:
                 raise self._full()
             _write_durably(target, content)
+        note["reason"] = redact(note["reason"])  # an error may quote what it could not read
         entry = {
             "name": name,
             "at_us": time.time_ns() // 1000,

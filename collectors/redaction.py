@@ -1,93 +1,228 @@
-"""Secrets never reach the lake: keys and tokens in texts become ``[REDACTED:kind]``.
+"""Secrets never reach a disk: keys, tokens and passwords in texts become ``[REDACTED:kind]``.
 
-Where it happens: a raw OTLP body can't be edited in place (a replacement of another length breaks
-the length prefixes of protobuf), so bodies lie unredacted in the journal, which only this user may
-read, for the second or so until they are drained, and in quarantine if they can't be decoded.
-Redaction is part of decoding: no event, turn or content is ever built from an unredacted text.
+:func:`may_hold_secrets` looks at a whole body in one pass, at about a gigabyte per second; only
+bodies that it stops at are looked into text by text. :func:`redact` sees through what texts are
+wrapped in: ``\\uXXXX`` and ``\\/`` escapes of JSON, however often escaped, and the base64 of a
+longer text. ``docs/redaction.md`` says what is found and what is not.
 
-What it knows: credentials of a recognisable shape (Anthropic, OpenAI, AWS, GitHub, GitLab, Google,
-Slack, Stripe, JSON Web Tokens, PEM private keys, passwords inside URLs). A secret without a shape,
-such as a plain password in a prompt, stays.
+Redacting a second time changes nothing.
 """
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Mapping
-from typing import Any
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
-from ahocorasick_rs import BytesAhoCorasick, MatchKind
+from collectors.secret_detectors import DETECTORS, SHAPED, Scan, base64_triggers
+from collectors.secret_values import NAMES_OF_SECRETS, is_secret_value, names_a_secret
 
-_SECRETS: tuple[tuple[str, str], ...] = (
-    ("anthropic-key", r"sk-ant-[A-Za-z0-9_\-]{16,}"),
-    ("openai-key", r"sk-(?:proj-|svcacct-)[A-Za-z0-9_\-]{20,}"),
-    ("aws-access-key", r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"),
-    (
-        "aws-secret-key",
-        r"(?i:aws_?secret_?(?:access_?)?key)[\"'\\]*\s*[:=]\s*[\"'\\]*[A-Za-z0-9/+=]{40}",
-    ),
-    ("github-token", r"(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{22,})"),
-    ("gitlab-token", r"glpat-[A-Za-z0-9_\-]{20,}"),
-    ("google-api-key", r"AIza[A-Za-z0-9_\-]{35}"),
-    ("google-token", r"ya29\.[A-Za-z0-9_\-]{20,}"),
-    ("slack-token", r"xox[abposr]-[A-Za-z0-9\-]{10,}"),
-    ("stripe-key", r"[rs]k_live_[A-Za-z0-9]{20,}"),
-    ("jwt", r"eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}"),
-    (
-        "private-key",
-        r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:(?!-----END).)*"
-        r"(?:-----END [A-Z ]*PRIVATE KEY-----)?",
-    ),
-    ("url-password", r"(?<=://)[^\s/:@\"'\\]{1,64}:[^\s/@\"'\\]{3,128}(?=@)"),
+MIN_SECRET_CHARS = 8
+_ESCAPED_ASCII = r"\\u00[2-7]"
+_ESCAPE = re.compile(rb"\\+(?:u(?P<code>[0-9A-Fa-f]{4})|(?P<slash>/))")
+_MAX_ESCAPES = 3  # an escaped escape of an escape
+_BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
+_BASE64_BEFORE = re.compile(rb"[A-Za-z0-9+/_-]*\Z")
+_BASE64 = tuple(base64_triggers(DETECTORS))
+_TEXT = Scan([*(detector.trigger for detector in DETECTORS), *_BASE64], starts=True)
+_BODY = Scan(
+    [
+        *(detector.trigger for detector in DETECTORS),
+        *_BASE64,
+        *(re.escape(prefix.decode()) for item in DETECTORS for prefix in item.prefixes),
+        _ESCAPED_ASCII,
+        rf"(?i){NAMES_OF_SECRETS}\x12.{{1,4}}\x0a",  # an attribute of that name, in protobuf
+        rf"(?i){NAMES_OF_SECRETS}\"\s{{0,4}},\s{{0,4}}\"value\"",  # and in OTLP/JSON
+    ],
+    starts=False,
 )
-_KINDS = [kind for kind, _ in _SECRETS]
-_PATTERN = re.compile("|".join(f"({pattern})" for _, pattern in _SECRETS), re.DOTALL)
-# Without one of these no pattern can match; finding a literal costs a fraction of the pattern.
-_LITERALS = (
-    "sk-ant-", "sk-proj-", "sk-svcacct-", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
-    "github_pat_", "glpat-", "AIza", "ya29.", "xox", "k_live_", ".eyJ", "PRIVATE KEY-----",
-)  # fmt: skip
-# Leftmost matching lets the library compare many bytes at once: 2 GB/s, thirty times as fast as
-# looking for one literal after another.
-_LITERAL_BYTES = BytesAhoCorasick(
-    [*(literal.encode() for literal in _LITERALS), b"\\u00"], matchkind=MatchKind.LeftmostFirst
-)
-_CREDENTIAL_URL = re.compile(r"://[^\s/:@\"'\\]{1,64}:[^\s/@\"'\\]{3,128}@")
-_CREDENTIAL_URL_BYTES = re.compile(rb"://[^\s/:@\"'\\]{1,64}:[^\s/@\"'\\]{3,128}@")
-_AWS_SECRET = re.compile(r"(?i)aws_?secret")
-_AWS_SECRET_BYTES = re.compile(rb"(?i)aws_?secret")
-_AWS_HINTS = (b"ecret", b"ECRET")  # a literal is found ten times as fast as the pattern
 
 
-def redact(text: str) -> str:
-    """Replaces each secret of a known shape; a text without one is returned as it is."""
-    if not (
-        any(literal in text for literal in _LITERALS)
-        or _CREDENTIAL_URL.search(text)
-        or _AWS_SECRET.search(text)
-    ):
-        return text
-    return _PATTERN.sub(lambda match: f"[REDACTED:{_KINDS[(match.lastindex or 1) - 1]}]", text)
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A secret found in a text, in bytes of its UTF-8."""
+
+    start: int
+    end: int
+    kind: str
+    is_shaped: bool = True
 
 
 def may_hold_secrets(body: bytes) -> bool:
-    """Whether a raw body must be redacted text by text while it is decoded.
+    """Whether a raw body must be looked into. Errs on the side of yes."""
+    return _BODY.any_in(body)
 
-    Errs on the side of yes: a JSON body with ``\\u00`` escapes could spell a literal otherwise.
+
+def redact(text: str) -> str:
+    """The text with each secret replaced; without one it is returned as it is."""
+    if len(text) < MIN_SECRET_CHARS:
+        return text
+    data = text.encode(errors="surrogatepass")
+    redacted = redact_bytes(data)
+    return text if redacted is data else redacted.decode(errors="surrogatepass")
+
+
+def redact_bytes(data: bytes) -> bytes:
+    """:func:`redact` for UTF-8, or for bytes that hold it in parts."""
+    spans = find_secrets(data)
+    return _replace(data, spans) if spans else data
+
+
+def redact_named(name: str, text: str) -> str:
+    """:func:`redact` for the value of an attribute or a key, whose name may tell what it is."""
+    if (
+        len(text) >= MIN_SECRET_CHARS - 2
+        and names_a_secret(name)
+        and is_secret_value(name, text, is_literal=True)
+    ):
+        return "[REDACTED:assigned-secret]"
+    return redact(text)
+
+
+def redact_split(texts: Sequence[str]) -> list[str]:
+    """Texts that follow each other, such as chunks of a stream, with the secrets cut in two by a
+    boundary replaced: the mark stands where the secret began, its rest is taken away.
+
+    Only secrets of a shape of their own are looked for. Each text is redacted by itself too.
     """
-    return (
-        bool(_LITERAL_BYTES.find_matches_as_indexes(body))
-        or (any(hint in body for hint in _AWS_HINTS) and _AWS_SECRET_BYTES.search(body) is not None)
-        or (b"@" in body and _CREDENTIAL_URL_BYTES.search(body) is not None)
-    )
+    parts = [text.encode(errors="surrogatepass") for text in texts]
+    ends = list(accumulate(len(part) for part in parts))
+    starts = [0, *ends[:-1]]
+    crossing = [
+        span
+        for span in find_secrets(b"".join(parts))
+        if span.is_shaped and bisect_right(ends, span.start) != bisect_left(ends, span.end)
+    ]
+    for span in reversed(crossing):
+        first = bisect_right(ends, span.start)
+        last = bisect_left(ends, span.end)
+        parts[last] = parts[last][span.end - starts[last] :]
+        kept = parts[first][: span.start - starts[first]]
+        parts[first] = kept + f"[REDACTED:{span.kind}]".encode()
+        for number in range(first + 1, last):
+            parts[number] = b""
+    return [redact(part.decode(errors="replace")) for part in parts]
 
 
-def redact_value(value: Any) -> Any:
-    """Redacts every text inside lists and mappings; keys are left as they are."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, list):
-        return [redact_value(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: redact_value(item) for key, item in value.items()}
-    return value
+def find_secrets(data: bytes) -> list[Span]:
+    """Every secret of a text, in order, none overlapping another."""
+    found = _find_plain(data)
+    seen_through: list[tuple[bytes, list[int]]] = []
+    decoded, offsets = data, None
+    for _ in range(_MAX_ESCAPES):
+        if b"\\" not in decoded or (b"\\u" not in decoded and b"\\/" not in decoded):
+            break
+        unescaped, inner = _unescape(decoded)
+        if unescaped == decoded:
+            break
+        offsets = inner if offsets is None else [offsets[offset] for offset in inner]
+        decoded = unescaped
+        seen_through.append((decoded, offsets))
+    for decoded, offsets in seen_through:
+        found += [
+            Span(offsets[span.start], offsets[span.end], span.kind, span.is_shaped)
+            for span in _find_plain(decoded)
+        ]
+    return _merge(found)
+
+
+def _find_plain(data: bytes) -> list[Span]:
+    hits = _TEXT.hits(data)
+    if not hits:
+        return []
+    found: list[Span] = []
+    covered: dict[int, int] = {}
+    for start, number in sorted(hits):
+        if start < covered.get(number, 0):
+            continue
+        if number >= len(DETECTORS):
+            span = _find_encoded(data, start)
+            if span is not None:
+                covered.update(dict.fromkeys(range(len(DETECTORS), _TRIGGERS), span.end))
+                found.append(span)
+            continue
+        place = DETECTORS[number].find(data, start)
+        if place is not None:
+            covered[number] = place[1]
+            found.append(
+                Span(place[0], place[1], DETECTORS[number].kind, DETECTORS[number].is_shaped)
+            )
+    return found
+
+
+_TRIGGERS = len(DETECTORS) + len(_BASE64)
+
+
+def _find_encoded(data: bytes, at: int) -> Span | None:
+    """The run of base64 around a place, if a shaped secret is in it."""
+    before = _BASE64_BEFORE.search(data, max(0, at - 65_536), at)
+    start = before.start() if before else at
+    run = _BASE64_RUN.match(data, start)
+    if run is None:
+        return None
+    for skip in range(4):
+        encoded = run[0][skip:].rstrip(b"=").translate(_STANDARD)
+        decoded = base64.b64decode(encoded[: len(encoded) // 4 * 4] + _padded(encoded))
+        for place, number in sorted(_TEXT.hits(decoded)):
+            if number in _SHAPED:
+                detector = DETECTORS[number]
+                if detector.find(decoded, place) is not None:
+                    return Span(run.start(), run.end(), detector.kind)
+    return None
+
+
+_SHAPED = frozenset(SHAPED)
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+
+def _padded(encoded: bytes) -> bytes:
+    rest = encoded[len(encoded) // 4 * 4 :]
+    return rest + b"=" * (4 - len(rest)) if len(rest) > 1 else b""
+
+
+def _unescape(data: bytes) -> tuple[bytes, list[int]]:
+    """The text with one layer of escapes undone, and for each of its bytes (and its end) the
+    offset where it stood."""
+    parts: list[bytes] = []
+    offsets: list[int] = []
+    position = 0
+    for match in _ESCAPE.finditer(data):
+        code = int(match["code"], 16) if match["code"] else 0x2F
+        if code < 0x20:
+            continue  # it stays what it is: a boundary
+        # Only ASCII can be of a secret; any other character ends one.
+        parts += [data[position : match.start()], bytes([code]) if code < 0x7F else b"\x7f"]
+        offsets += range(position, match.start())
+        offsets.append(match.start())
+        position = match.end()
+    parts.append(data[position:])
+    offsets += range(position, len(data) + 1)
+    return b"".join(parts), offsets
+
+
+def _merge(spans: Iterable[Span]) -> list[Span]:
+    """Overlapping spans become one, of the kind that knows the secret by its shape."""
+    merged: list[Span] = []
+    for span in sorted(spans, key=lambda span: (span.start, -span.end)):
+        last = merged[-1] if merged else None
+        if last is None or span.start >= last.end:
+            merged.append(span)
+            continue
+        better = last if last.is_shaped or not span.is_shaped else span
+        merged[-1] = Span(
+            last.start, max(last.end, span.end), better.kind, last.is_shaped or span.is_shaped
+        )
+    return merged
+
+
+def _replace(data: bytes, spans: Sequence[Span]) -> bytes:
+    parts: list[bytes] = []
+    position = 0
+    for span in spans:
+        parts += [data[position : span.start], f"[REDACTED:{span.kind}]".encode()]
+        position = span.end
+    parts.append(data[position:])
+    return b"".join(parts)

@@ -15,7 +15,6 @@ import orjson
 from collectors.api_usage import UNSTATED, ServiceTerms, has_split, terms_of, usage_of
 from collectors.event_fields import integer, text
 from collectors.otlp_decoding import DecodedBody, EventFactory, digest, iso_time_us
-from collectors.redaction import redact_value
 from collectors.segments import Record
 from loop.domain.errors import BadInput
 from loop.domain.turns import Event, TokenUsage
@@ -150,7 +149,7 @@ def line_event(
         session_id,
         iso_time_us(line.get("timestamp")) or factory.received_at_us,
         number,
-        redact_value(kept) if factory.redacts else kept,
+        kept,
         {},
         factory.received_at_us,
         factory.credential,

@@ -10,7 +10,9 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from collectors.redaction import may_hold_secrets, redact_value
+from collectors.content_modes import Treatment
+from collectors.redaction import may_hold_secrets
+from collectors.screened_json import screen_document
 from collectors.transcript_files import TranscriptFile
 from collectors.transcript_lines import LINE_TYPES, agent_line
 from collectors.transcript_positions import START, Position
@@ -140,7 +142,7 @@ class TranscriptReader:
         session_id = line.get("sessionId")
         self.sessions.add(session_id if type(session_id) is str else source.session_id)
         if may_hold_secrets(raw):
-            clean = redact_value(line)
+            clean = screen_document(line, Treatment())
             if clean != line:
                 self.redacted += 1
                 return orjson.dumps(clean)

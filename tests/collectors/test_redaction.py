@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.redaction import may_hold_secrets, redact, redact_value
+from collectors.content_modes import Treatment
+from collectors.redaction import may_hold_secrets, redact
+from collectors.screened_json import screen_document
 from tests.collectors.pipeline import pipeline
 from tests.collectors.recordings import log_body
 
@@ -53,7 +55,7 @@ def test_plain_text_is_left_alone(text: str) -> None:
 
 def test_lists_and_mappings_are_redacted_inside() -> None:
     secret = SECRETS["github-token"]
-    assert redact_value({"a": [{"b": secret}, 3, None]}) == {
+    assert screen_document({"a": [{"b": secret}, 3, None]}, Treatment()) == {
         "a": [{"b": "[REDACTED:github-token]"}, 3, None]
     }
 

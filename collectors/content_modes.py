@@ -1,0 +1,202 @@
+"""What is kept of the texts of a turn, by the sender's place in the organization.
+
+| mode | what is stored of a text |
+|---|---|
+| ``full`` | the text, without secrets |
+| ``redacted`` | the text, without secrets and personal data |
+| ``hashed`` | a keyed hash and the length: equal texts can be told, no text can be read |
+| ``none`` | the length |
+
+Identity, models, tokens, names, times and sizes are no content: they stay in every mode, so that
+every mode charges and routes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Literal, get_args
+
+import orjson
+
+from collectors.personal_data import redact_personal
+from collectors.redaction import redact, redact_named
+from loop.domain.errors import BadInput
+
+ContentMode = Literal["none", "hashed", "redacted", "full"]
+CONTENT_MODES: tuple[ContentMode, ...] = get_args(ContentMode)
+"""The strictest first."""
+
+CONTENT_NAMES = frozenset(
+    (
+        # the client's events and spans
+        "prompt", "prompt_text", "user_prompt", "response", "response.model_output", "model_output",
+        "new_context", "system_prompt", "system_prompt_preview", "system_reminders", "tool",
+        "tool_input", "tool_parameters", "full_command", "file_path", "error", "body", "body_ref",
+        "output", "content", "diff", "result", "stdout", "stderr", "description",
+        # transcripts and raw bodies
+        "text", "thinking", "input", "toolUseResult", "message", "summary", "cwd", "partial_json",
+        # OpenTelemetry, and what other conventions call the same
+        "otel.status_message", "exception.message", "exception.stacktrace", "process.command",
+        "process.command_line", "process.command_args", "gen_ai.prompt", "gen_ai.completion",
+        "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions",
+        "gen_ai.tool.call.arguments", "gen_ai.tool.call.result", "gen_ai.tool.definitions",
+        "input.value", "output.value", "traceloop.entity.input", "traceloop.entity.output",
+        "mlflow.spanInputs", "mlflow.spanOutputs", "langfuse.observation.input",
+        "langfuse.observation.output", "langfuse.trace.input", "langfuse.trace.output",
+    )
+)  # fmt: skip
+"""Attributes and keys that hold content, by name."""
+CONTENT_PREFIXES = (
+    "gen_ai.prompt.", "gen_ai.completion.", "llm.input_messages.", "llm.output_messages.",
+    "llm.prompts.", "llm.completions.", "retrieval.documents.", "message.content",
+)  # fmt: skip
+LONG_CHARS = 256
+"""A longer text is content whatever its name, and so is one of several lines."""
+KEPT_HEADS = ("<task-notification>", "<local-command-", "[Request interrupted")
+"""What a prompt that no human wrote begins with; it stays, for prompts are counted by it."""
+_KEPT_PARAMETERS = frozenset(
+    ("mcp_server_name", "mcp_tool_name", "skill_name", "subagent_type", "git_commit_id")
+)
+_CLIENT_MARK = "<REDACTED>"
+_HEADS = "|".join(re.escape(head) for head in KEPT_HEADS)
+_MARK = re.compile(rf"(?:{_HEADS})?\[(?:NOT STORED|HASHED:[0-9a-f]{{32}}):(\d+)\]")
+_PARAMETER_MARK = re.compile(r'^\{.*"\[(?:NOT STORED|HASHED:[0-9a-f]{32}):\d+\]"', re.DOTALL)
+_EVENT_BODY = "claude_code."
+
+
+def is_content(name: str, text: str) -> bool:
+    """Whether the value of an attribute is content."""
+    if name == "body" and text.startswith(_EVENT_BODY) and len(text) < LONG_CHARS:
+        return False  # the event's name
+    return (
+        name in CONTENT_NAMES
+        or name.startswith(CONTENT_PREFIXES)
+        or len(text) > LONG_CHARS
+        or "\n" in text
+    )
+
+
+def hidden_chars(text: str) -> int | None:
+    """How long the text was that ``none`` or ``hashed`` put a mark in place of; ``None`` if it is
+    no such mark. 0 where only parts were hidden."""
+    match = _MARK.fullmatch(text)
+    if match is not None:
+        return int(match[1])
+    return 0 if _PARAMETER_MARK.match(text) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What is done to the texts of one record."""
+
+    mode: ContentMode = "full"
+    hash_key: bytes = field(default=b"", repr=False)
+
+    @property
+    def hides(self) -> bool:
+        """Whether content is replaced as a whole."""
+        return self.mode in ("none", "hashed")
+
+    def value(self, name: str, text: str) -> str:
+        """The value of an attribute of that name, as it may be stored."""
+        if self.mode != "full" and is_content(name, text):
+            return self.parameters(text) if name == "tool_parameters" else self.content(text)
+        return redact_named(name, text)
+
+    def content(self, text: str) -> str:
+        """A text that is content, as it may be stored."""
+        if self.mode == "full":
+            return redact(text)
+        if self.mode == "redacted":
+            return redact_personal(redact(text))
+        if not text or text == _CLIENT_MARK or _MARK.fullmatch(text):
+            return text
+        head = next((head for head in KEPT_HEADS if text.startswith(head)), "")
+        if self.mode == "none":
+            return f"{head}[NOT STORED:{len(text)}]"
+        return f"{head}[HASHED:{self._hash(text)}:{len(text)}]"
+
+    def parameters(self, text: str) -> str:
+        """The summary of a tool's input: names of servers, tools and agents in it are kept."""
+        try:
+            given = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return self.content(text)
+        if not isinstance(given, dict):
+            return self.content(text)
+        kept = {
+            redact(name): value
+            if not isinstance(value, str | list | dict)
+            else redact_named(name, value)
+            if name in _KEPT_PARAMETERS and isinstance(value, str)
+            else self.content(value if isinstance(value, str) else orjson.dumps(value).decode())
+            for name, value in given.items()
+        }
+        return text if kept == given else orjson.dumps(kept).decode()
+
+    def _hash(self, text: str) -> str:
+        return blake2b(
+            text.encode(errors="surrogatepass"), key=self.hash_key, digest_size=16
+        ).hexdigest()
+
+
+Locate = Callable[[str, tuple[str, ...]], str]
+"""Takes a credential and the labels of a record's organization path; returns the path."""
+
+
+def locate_by_labels(_credential: str, labels: tuple[str, ...]) -> str:
+    """The path as the labels say it."""
+    return "/".join(label.replace("/", "-") for label in labels if label)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentModes:
+    """The mode of each path of the organization; the most specific path that has one decides."""
+
+    default: ContentMode = "full"
+    by_path: Mapping[str, ContentMode] = field(default_factory=dict)
+    labels: tuple[str, ...] = ("department", "team.id", "cost_center")
+    locate: Locate = locate_by_labels
+    hash_key: bytes = field(default=b"", repr=False)
+
+    def is_always_full(self) -> bool:
+        return self.default == "full" and set(self.by_path.values()) <= {"full"}
+
+    def mode_of(self, path: str) -> ContentMode:
+        """The mode of a path of the organization: its own or that of the nearest above it."""
+        while path:
+            if path in self.by_path:
+                return self.by_path[path]
+            path = path.rpartition("/")[0]
+        return self.default
+
+    def treatment(self, credential: str, label: Callable[[str], str]) -> Treatment:
+        """For a record by what sent it; ``label`` gives the value of one of :attr:`labels`."""
+        if not self.by_path:
+            return Treatment(self.default, self.hash_key)
+        path = self.locate(credential, tuple(label(name) for name in self.labels))
+        return Treatment(self.mode_of(path), self.hash_key)
+
+
+def parse_modes(entries: Iterable[str], name: str) -> dict[str, ContentMode]:
+    """``path=mode`` entries as a mapping. Raises :class:`BadInput`."""
+    modes: dict[str, ContentMode] = {}
+    for entry in entries:
+        path, separator, mode = entry.rpartition("=")
+        if not separator or not path.strip("/ "):
+            raise BadInput(f"{name}: {entry!r} is no mode of a path.", fix="Write PATH=MODE.")
+        modes[path.strip("/ ")] = parse_mode(mode.strip(), name)
+    return modes
+
+
+def parse_mode(text: str, name: str) -> ContentMode:
+    """Raises :class:`BadInput` for what is no content mode."""
+    for mode in CONTENT_MODES:
+        if text == mode:
+            return mode
+    raise BadInput(
+        f"{name}: {text!r} is no content mode.", fix=f"Use one of {', '.join(CONTENT_MODES)}."
+    )

@@ -1,0 +1,98 @@
+"""The door to the journal: no body passes it with a secret, or with more content than its sender's
+business unit stores.
+
+A body in which nothing may be found, of a sender whose texts are kept, passes byte for byte after
+one scan. Any other is parsed, changed in place and encoded again. What can't be parsed is cleaned
+as the bytes that it is; it is refused where content must not be stored.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from collectors import screened_protobuf
+from collectors.content_modes import ContentModes
+from collectors.otlp_protobuf import parse
+from collectors.redaction import may_hold_secrets, redact_bytes
+from collectors.screened_json import screen_document, screen_otlp
+from collectors.segments import ContentType, RecordKind
+from loop.domain.errors import BadInput
+
+
+class Screen:
+    """Screens bodies under the content modes in force. Thread-safe.
+
+    ``modes`` may be exchanged at any time: what comes afterwards is screened by the new ones.
+    """
+
+    def __init__(self, modes: ContentModes | None = None) -> None:
+        self.modes = modes or ContentModes()
+
+    def warm_up(self) -> None:
+        """Compiles the detectors, which takes half a second, before the first body waits for it."""
+        may_hold_secrets(b"")
+        redact_bytes(b"password")
+
+    def screen(
+        self, kind: RecordKind, content_type: ContentType, body: bytes, credential: str = ""
+    ) -> bytes:
+        """The body as it may be stored.
+
+        Raises:
+            BadInput: it can't be read, and content of its sender must not be stored.
+        """
+        modes = self.modes
+        keeps_texts = kind == "decisions" or modes.is_always_full()
+        if keeps_texts and not may_hold_secrets(body):
+            return body
+        try:
+            if content_type == "protobuf":
+                return _screen_protobuf(kind, body, modes, credential)
+            if kind == "transcript":
+                return _screen_lines(body, modes, credential)
+            return _screen_json(kind, body, modes, credential)
+        except (BadInput, orjson.JSONDecodeError, RecursionError):
+            if not keeps_texts:
+                raise BadInput(
+                    "The body can't be read, so its texts can't be taken out of it.",
+                    why="The content mode of its sender asks for that.",
+                ) from None
+            return redact_bytes(body)
+
+
+def _screen_protobuf(signal: str, body: bytes, modes: ContentModes, credential: str) -> bytes:
+    request = parse(signal, body)
+    changed = screened_protobuf.screen_request(signal, request, modes, credential)
+    # What this version has no name for can't be looked into: such fields are not kept.
+    request.DiscardUnknownFields()
+    if not changed and request.ByteSize() == len(body):
+        return body
+    screened: bytes = request.SerializeToString()
+    return screened
+
+
+def _screen_json(kind: str, body: bytes, modes: ContentModes, credential: str) -> bytes:
+    document = orjson.loads(body)
+    if kind == "decisions":
+        screened = screen_document(document, ContentModes().treatment("", _no_label))
+    else:
+        screened = screen_otlp(kind, document, modes, credential)
+    return body if screened == document else orjson.dumps(screened)
+
+
+def _screen_lines(body: bytes, modes: ContentModes, credential: str) -> bytes:
+    """Each line of the body is a document of its own (a body may also be a single one)."""
+    treatment = modes.treatment(credential, _no_label)
+    lines = []
+    for line in body.split(b"\n"):
+        if treatment.mode == "full" and not may_hold_secrets(line):
+            lines.append(line)
+            continue
+        document = orjson.loads(line)
+        screened = screen_document(document, treatment)
+        lines.append(line if screened == document else orjson.dumps(screened))
+    return b"\n".join(lines)
+
+
+def _no_label(_name: str) -> str:
+    return ""
