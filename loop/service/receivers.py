@@ -49,6 +49,7 @@ async def open_receivers(parts: Parts) -> Receivers:
     Raises :class:`Unavailable` for a port that can't be had.
     """
     settings = parts.settings
+    parts.journal.screen.warm_up()  # not while the first sender waits
     limits = BodyLimits(settings.max_body_bytes, settings.max_inflated_bytes)
     authorise = token_check(settings.api_token)
     http, http_url, grpc, grpc_address = None, OFF, None, OFF
