@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fastapi import HTTPException
 from litellm.integrations.custom_logger import CustomLogger
 
 from loop.domain.errors import BadInput, TurnwiseError
@@ -24,6 +25,7 @@ from loop.domain.policies import Decision
 from routing_policies.client import PolicyClient
 from routing_policies.decision_reporter import DecisionReporter
 from routing_policies.gateways.litellm_requests import (
+    BudgetUsedUp,
     allowed_models,
     decision_id_of,
     response_headers,
@@ -36,6 +38,7 @@ from routing_policies.signing import TrustedKeys
 log = logging.getLogger("turnwise.litellm")
 
 MAX_PENDING = 10_000
+PAYMENT_REQUIRED = 402
 # What a body that nobody foresaw can raise: a request must not fail for that.
 _UNFORESEEN = (TurnwiseError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -62,6 +65,9 @@ class TurnwiseCallback(CustomLogger):  # type: ignore[misc]  # not installed whe
             if decision is None:
                 return data
             stamp(data, decision)
+        except BudgetUsedUp as used_up:
+            self._reporter.report(replace(used_up.decision, upstream_status=PAYMENT_REQUIRED))
+            raise HTTPException(PAYMENT_REQUIRED, f"turnwise: {used_up}") from used_up
         except _UNFORESEEN:
             log.exception("A request keeps its model")
             return data

@@ -40,13 +40,22 @@ BODY_FIELDS = (
 )
 
 
+class BudgetUsedUp(Exception):
+    """The request must not be served; ``decision`` says so for the log."""
+
+    def __init__(self, decision: Decision, message: str) -> None:
+        super().__init__(message)
+        self.decision = decision
+
+
 def route_data(
     data: MutableMapping[str, Any], client: PolicyClient, is_allowed: Callable[[str], bool]
 ) -> Decision | None:
     """Chooses the model of an Anthropic Messages request and fits the request to it, in place.
 
     ``is_allowed``: whether the caller may use a model. LiteLLM has asked that of the requested
-    model only. ``None`` for a request that names no model.
+    model only. ``None`` for a request that names no model. Raises :class:`BudgetUsedUp` for one
+    that a budget pauses.
     """
     if not isinstance(data.get("model"), str):
         return None
@@ -54,6 +63,8 @@ def route_data(
     body = {name: data[name] for name in BODY_FIELDS if name in data}
     choice = client.route_body(body, headers)
     decision = choice.decision
+    if choice.pause is not None:
+        raise BudgetUsedUp(decision, choice.pause.message)
     if decision.routed_model == decision.requested_model and not choice.effort:
         return decision
     if decision.routed_model != decision.requested_model and not is_allowed(decision.routed_model):

@@ -22,6 +22,8 @@ from typing import Any
 import httpx
 import pytest
 
+from loop.domain.budget_pauses import BudgetPause
+from loop.domain.lifecycle import Actor, ActorKind
 from routing_policies.gateways.litellm_requests import RAW_MODEL_NAME
 from tests.fakes.anthropic_api import FakeAnthropicApi
 from tests.fakes.asgi_server import running_server
@@ -192,6 +194,24 @@ def test_size_decides_and_the_decision_is_found_everywhere(
     (row,) = [row for row in world.service.decisions if row["decision_id"] == name]
     assert (row["routed_model"], row["requested_model"]) == (model, OPUS)
     assert (row["gateway"], row["upstream_status"], row["session_id"]) == ("litellm", 200, "s-1")
+
+
+def test_a_used_up_budget_is_answered_402_and_served_again(world: World) -> None:
+    reason = Actor(ActorKind.INSTALLATION, "budgets")
+    pause = BudgetPause("b_1", "The budget of acme is used up.", session_ids=("s-poor",))
+    world.service.store.publish_pauses("prod", [pause], reason, "a test")
+    until(lambda: world.proxy.ask(300, session="s-poor").status_code == 402)
+    refused = world.proxy.ask(300, session="s-poor")
+    assert "The budget of acme is used up." in refused.text
+    assert world.proxy.ask(300, session="s-rich").status_code == 200
+    until(
+        lambda: any(
+            (row["rule_id"], row["upstream_status"]) == ("guard:budget_paused", 402)
+            for row in world.service.decisions
+        )
+    )
+    world.service.store.publish_pauses("prod", [], reason, "a test")
+    until(lambda: world.proxy.ask(300, session="s-poor").status_code == 200)
 
 
 def test_litellm_still_reads_the_private_name() -> None:
