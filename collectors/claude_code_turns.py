@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from collectors.attribution import Attribution, Owner, owner_of
+from collectors.attribution import CLIENT_LABELS, Attribution, SessionOwners
 from collectors.contents import PromptFacts, assemble_contents, prompt_facts
 from collectors.event_fields import boolean, integer, text
 from collectors.metric_turns import metric_turns
@@ -25,6 +25,7 @@ from collectors.request_usage import client_cost, request_terms, request_usage
 from collectors.session_facts import DECISION, RequestFacts, SessionFacts, read_session
 from collectors.token_metrics import METERED
 from collectors.tool_calls import ToolFacts, read_tools
+from loop.access.attribution import Owner
 from loop.domain.turns import (
     Content,
     Event,
@@ -61,8 +62,8 @@ def assemble(events: Iterable[Event], attribution: Attribution | None = None) ->
     for tool in tools.values():
         if tool.turn_id:
             by_turn.setdefault(tool.turn_id, []).append(tool)
-    rules = attribution or Attribution()
-    session_owner = owner_of((event for event in facts.events if event.kind != "decision"), rules)
+    rules = attribution or CLIENT_LABELS
+    owners = SessionOwners(facts.events, rules)
     agents = _agent_names(facts)
     prompts = prompt_facts(facts)
     started: set[tuple[str, str]] = set()
@@ -72,7 +73,7 @@ def assemble(events: Iterable[Event], attribution: Attribution | None = None) ->
             by_turn.get(request.turn_id, []),
             facts,
             agents,
-            owner_of(request.records(), rules, session_owner),
+            owners.owner_of(request.records(), request.decision, request.started_at_us()),
             prompts,
             started,
         )
@@ -92,12 +93,12 @@ def assemble_metered(
     Of the session's events (in order, one of each identity) it needs the metered points, the
     decisions, and whatever else names the session's owner.
     """
-    owner = owner_of((event for event in events if event.kind != "decision"), attribution)
+    owners = SessionOwners(events, attribution)
     return metric_turns(
         events,
         turns,
         [event for event in events if event.name == DECISION],
-        lambda point: owner_of([point], attribution, owner),
+        lambda point, started_at_us: owners.owner_of([point], None, started_at_us),
     )
 
 
@@ -164,6 +165,9 @@ def _turn(
         developer=owner.developer,
         org_path=owner.org_path,
         repository=owner.repository,
+        org_node_id=owner.node_id,
+        attributed_by=owner.attributed_by,
+        asserted_org_path=owner.asserted_org_path,
         client_version=_client_version(records, lines.version if lines else ""),
         requested_model=requested,
         served_model=served,

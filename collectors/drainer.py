@@ -15,13 +15,13 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from collectors.attribution import Attribution
+from collectors.attribution import Attribution, client_labels
 from collectors.body_decoding import decode
 from collectors.claude_code_turns import makes_turns
 from collectors.conventions.trace_sessions import settle_traces
@@ -151,7 +151,7 @@ class Drainer:
     """Drains one journal directory into a lake.
 
     ``journal`` is this process's own; other processes' sealed segments and those of dead ones are
-    drained too.
+    drained too. ``attribution`` is asked at each pass for what is in force; the same while it is.
     """
 
     def __init__(
@@ -159,21 +159,21 @@ class Drainer:
         journal: Journal,
         lake: Lake,
         prices: PriceBook | Pricing,
-        attribution: Attribution | None = None,
+        attribution: Callable[[], Attribution] = client_labels,
         limits: DrainLimits | None = None,
         intake: IntakeSink | None = None,
     ) -> None:
         self.journal = journal
         self.lake = lake
         self.pricing = prices if isinstance(prices, Pricing) else Pricing.by(prices)
-        self.attribution = attribution or Attribution()
+        self._attribution = attribution
         self.limits = limits or DrainLimits()
         self.quarantine = journal.quarantine
         self.intake = intake
         self._mutex = threading.Lock()
         self._lock_file: IO[bytes] | None = None
         self._state: DrainState | None = None
-        self._sessions = RecentSessions(self.limits.cached_bytes, self.attribution)
+        self._sessions = RecentSessions(self.limits.cached_bytes, client_labels())
         self._told = ToldRequests(journal.directory.parent / "told_requests.sqlite", lake)
         self._commits = 0
 
@@ -188,6 +188,7 @@ class Drainer:
             self._take_lock()
             self.journal.seal()
             recover(self.journal.directory)
+            self._sessions.attribute_by(self._attribution())
             report = DrainReport()
             state = self._open_state()
             if state.pending:
@@ -502,7 +503,7 @@ class Drainer:
     ) -> None:
         for session_id, events in sessions:
             try:
-                session = assemble_session(events, self.attribution)
+                session = assemble_session(events, self._sessions.attribution)
                 priced = self.pricing.price(session.turns, charges[session_id])
                 check_storable([*priced, *session.contents])
             except _ASSEMBLY_ERRORS as error:

@@ -20,9 +20,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 
-from collectors.attribution import Owner
 from collectors.event_fields import text
 from collectors.token_metrics import METERED, MeteredUsage, read_metered
+from loop.access.attribution import Owner
 from loop.domain.turns import METRIC_SOURCE, Event, RequestClass, TokenUsage, Turn
 
 TOLERANCE_US = 5_000_000
@@ -37,13 +37,16 @@ def metric_turns(
     events: Sequence[Event],
     turns: Iterable[Turn],
     decisions: Sequence[Event],
-    owner: Callable[[Event], Owner],
+    owner: Callable[[Event, int], Owner],
 ) -> list[Turn]:
-    """The turns of those intervals in which none of ``turns`` with known tokens ended."""
+    """The turns of those intervals in which none of ``turns`` with known tokens ended.
+
+    ``owner`` gives who is charged for a point of a time (UTC microseconds).
+    """
     if not any(event.name in METERED for event in events):
         return []
     metered = [
-        _turn(usage, decisions, owner(usage.point))
+        _turn(usage, decisions, owner(usage.point, usage.started_at_us))
         for usage in read_metered(events)
         if usage.tokens != TokenUsage()
     ]
@@ -81,6 +84,9 @@ def _turn(usage: MeteredUsage, decisions: Sequence[Event], owner: Owner) -> Turn
         developer=owner.developer,
         org_path=owner.org_path,
         repository=owner.repository,
+        org_node_id=owner.node_id,
+        attributed_by=owner.attributed_by,
+        asserted_org_path=owner.asserted_org_path,
         client_version=text(point, "app.version") or text(point.resource, "service.version"),
         requested_model=usage.model,
         served_model=routed,

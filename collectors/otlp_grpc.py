@@ -17,11 +17,12 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from collectors.body_decoding import validate
 from collectors.journal import Journal
-from collectors.otlp_http import Authorise, BodyLimits, anyone, bearer_token
+from collectors.otlp_http import Authorise, BodyLimits, anyone
 from collectors.partial_success import PartialRejection
 from collectors.refusals import REASONS, Refusals
 from collectors.segments import RecordKind
-from loop.domain.errors import BadInput, Unavailable
+from loop.access.callers import bearer_token
+from loop.domain.errors import BadInput, Refused, Unavailable
 
 _SERVICES: dict[str, RecordKind] = {
     "opentelemetry.proto.collector.logs.v1.LogsService": "logs",
@@ -96,18 +97,22 @@ def _exporter(
         metadata = {str(key).lower(): value for key, value in context.invocation_metadata() or ()}
         authorization = metadata.get("authorization", "")
         token = bearer_token(authorization if isinstance(authorization, str) else "")
-        credential = authorise(token)
-        if credential is None:
-            refusals.count(signal, "protobuf", "", REASONS[401])
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "A valid bearer token is required."
-            )
+        credential: str | None = None
         try:
+            credential = authorise(token)
+            if credential is None:
+                refusals.count(signal, "protobuf", "", REASONS[401])
+                await context.abort(
+                    grpc.StatusCode.UNAUTHENTICATED, "A valid bearer token is required."
+                )
             rejected = validate(signal, "protobuf", body)
             if rejected:
                 journal.quarantine.check_room()
             await journal.append(signal, "protobuf", body, credential=credential or "")
             return PartialRejection(signal, rejected).as_protobuf()
+        except Refused as error:
+            refusals.count(signal, "protobuf", "", REASONS[403])
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except BadInput as error:
             refusals.count(signal, "protobuf", credential or "", REASONS[400])
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))

@@ -20,7 +20,8 @@ from collectors.journal import Journal
 from collectors.partial_success import PartialRejection
 from collectors.refusals import REASONS, Refusals
 from collectors.segments import ContentType, RecordKind
-from loop.domain.errors import BadInput, Unavailable
+from loop.access.callers import bearer_token
+from loop.domain.errors import BadInput, Refused, Unavailable
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,7 +40,7 @@ _MEDIA_TYPES: dict[str, ContentType] = {
 }
 _INFLATERS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 # google.rpc.Code of each HTTP status that is answered here.
-_CODES = {400: 3, 401: 16, 404: 5, 405: 12, 413: 8, 415: 3, 503: 14}
+_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 413: 8, 415: 3, 503: 14}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def otlp_app(
     """The ASGI application.
 
     ``authorise`` gets the bearer token ("" without one) and returns the credential's name, which
-    is stored with every record of the body, or ``None`` to refuse with 401.
+    is stored with every record of the body, or ``None`` to refuse with 401; it raises
+    :class:`Refused` for a credential that may not send, and then the answer is 403.
     """
     body_limits = limits or BodyLimits()
     refusals = Refusals(journal)
@@ -118,7 +120,12 @@ async def _accept(
         raise _Answer(404, "No such path; OTLP goes to /v1/logs, /v1/metrics or /v1/traces.")
     if scope["method"] != "POST":
         raise _Answer(405, f"{scope['method']} is not allowed here; use POST.", allow="POST")
-    credential = authorise(bearer_token(headers.get("authorization", "")))
+    try:
+        credential = authorise(bearer_token(headers.get("authorization", "")))
+    except Refused as error:
+        raise _Answer(403, str(error)) from error
+    except Unavailable as error:
+        raise _Answer(503, str(error), **{"retry-after": str(error.retry_after_seconds)}) from error
     if credential is None:
         raise _Answer(
             401, "A valid bearer token is required.", **{"www-authenticate": 'Bearer realm="otlp"'}
@@ -163,12 +170,6 @@ async def _take(
     except Unavailable as error:
         raise _Answer(503, str(error), **{"retry-after": str(error.retry_after_seconds)}) from error
     return PartialRejection(signal, rejected)
-
-
-def bearer_token(authorization: str) -> str:
-    """The token of an ``Authorization: Bearer`` header, "" when there is none."""
-    scheme, _, token = authorization.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 async def _read_body(

@@ -70,15 +70,22 @@ class RecentSessions:
 
     def __init__(self, max_bytes: int, attribution: Attribution) -> None:
         self._max_bytes = max_bytes
-        self._attribution = attribution
+        self.attribution = attribution
         self._sessions: OrderedDict[str, RecentSession] = OrderedDict()
+
+    def attribute_by(self, attribution: Attribution) -> None:
+        """Lets go of every session when another attribution is in force: what was assembled by
+        the one before can't be compared with what is assembled now."""
+        if attribution != self.attribution:
+            self.attribution = attribution
+            self.clear()
 
     def load(self, session_ids: Iterable[str], lake: Lake) -> None:
         missing = [name for name in session_ids if name not in self._sessions]
         if missing:
             stored = lake.events_of(missing)
             for name in missing:
-                session = self._sessions[name] = RecentSession(self._attribution)
+                session = self._sessions[name] = RecentSession(self.attribution)
                 for event in stored.get(name, []):
                     session.add(event)
         for name in session_ids:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from collectors.attribution import Attribution
+from collectors.attribution import Attribution, separate
 from collectors.claude_code_turns import NO_TOKENS_REASON, AssembledSession, assemble
 from collectors.conventions.convention_turns import (
     ConventionTurn,
@@ -34,16 +34,35 @@ def assemble_session(
     attribution: Attribution | None = None,
     registry: ConventionRegistry | None = None,
 ) -> AssembledSession:
-    """Assembles one session: a pure function of the set of its events."""
+    """Assembles one session: a pure function of the set of its events.
+
+    Records that came by credentials of separate parts of the organization never mix: of a turn
+    that both name, the one whose records began to arrive first counts.
+    """
+    rules = attribution or Attribution()
+    groups = separate(list(events), rules)
+    sessions = [_assemble_group(group, rules, registry) for group in groups]
+    if len(sessions) == 1:
+        return sessions[0]
+    turns: dict[str, Turn] = {}
+    contents: list[Content] = []
+    for session in sessions:
+        contents += [content for content in session.contents if content.turn_id not in turns]
+        turns = {turn.turn_id: turn for turn in session.turns} | turns
+    in_order = sorted(turns.values(), key=lambda t: (t.started_at_us, t.sequence, t.turn_id))
+    return AssembledSession(tuple(in_order), tuple(sorted(contents, key=content_order)))
+
+
+def _assemble_group(
+    events: Sequence[Event], attribution: Attribution, registry: ConventionRegistry | None
+) -> AssembledSession:
     own: list[Event] = []
     foreign: list[Event] = []
     for event in events:
         (foreign if is_foreign(event) else own).append(event)
     if not foreign:
         return assemble(own, attribution)
-    told = convention_turns(
-        in_order(foreign), attribution or Attribution(), registry or known_conventions()
-    )
+    told = convention_turns(in_order(foreign), attribution, registry or known_conventions())
     if not own:
         return assembled(told)
     return _join(assemble(own, attribution), told)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from collectors.attribution import ORG_FALLBACK_ATTRIBUTE, Attribution, owner_of
+from collectors.attribution import Attribution, NamedOwner
 from collectors.claude_code_turns import AssembledSession, assemble, assemble_metered
 from collectors.conventions.convention_turns import is_foreign
 from collectors.event_fields import integer, text
@@ -32,7 +32,7 @@ from collectors.session_facts import (
     TOOL_EXECUTION,
 )
 from collectors.token_metrics import DELTA, METERED
-from loop.domain.turns import UNATTRIBUTED, Content, Event, Turn
+from loop.domain.turns import Content, Event, Turn
 
 _ANSWER, _PROMPT = "claude_code.assistant_response", "claude_code.user_prompt"
 _TOOL_LOGS = ("claude_code.tool_decision", "claude_code.tool_result")
@@ -41,7 +41,6 @@ _READ_LOGS = frozenset((*OUTCOMES, _ANSWER, _PROMPT, *_TOOL_LOGS, _AGENT_ENDED))
 _READ_SPANS = frozenset((LLM_REQUEST, TOOL, TOOL_EXECUTION, BLOCKED, INTERACTION))
 _RAW_BODIES = ("claude_code.api_request_body", "claude_code.api_response_body")
 _NAMES_REQUEST = frozenset((*OUTCOMES, _ANSWER))
-_REPOSITORY = ("vcs.repository.url.full", "vcs.owner.name", "vcs.repository.name")
 _NO_PROMPT = "p:"
 _LATE_US = 1 << 53  # after every event that can be stored
 
@@ -326,16 +325,10 @@ class _Claims:
     """Whom a session's records name as its owner, as long as they agree."""
 
     def __init__(self, attribution: Attribution) -> None:
-        self._attribution = attribution
-        self._names = (
-            *attribution.developer_attributes,
-            *attribution.org_path_attributes,
-            ORG_FALLBACK_ATTRIBUTE,
-            *_REPOSITORY,
-        )
+        self._owner = NamedOwner(attribution)
+        self._names = self._owner.attributes
         self._credential: str | None = None
         self._seen: set[tuple[object, ...]] = set()
-        self._named: dict[str, str] = {}
         self.events: tuple[Event, ...] = ()
         """Say whom the records name and nothing else: for a part whose own events do not."""
 
@@ -364,14 +357,7 @@ class _Claims:
             attributes={name: attributes[name] for name in self._names if name in attributes},
             resource={name: resource[name] for name in self._names if name in resource},
         )
-        owner = owner_of([claim], self._attribution)
-        for part in ("developer", "org_path", "repository"):
-            value = getattr(owner, part)
-            if value == UNATTRIBUTED:
-                continue
-            if part not in self._named:
-                self._named[part] = value
-                self.events = (*(one for one in self.events if one is not claim), claim)
-            elif self._named[part] != value:
-                return False
-        return True
+        is_first = self._owner.takes(claim)
+        if is_first:
+            self.events = (*self.events, claim)
+        return is_first is not None

@@ -302,6 +302,8 @@ class PolicyClient:
             agent_name=request.agent_name,
             gateway=self.gateway,
             instance=self.instance,
+            org_path=request.org_path,
+            repository=request.repository,
         )
         return Choice(decision, route.effort)
 

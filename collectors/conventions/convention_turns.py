@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from collectors.attribution import Attribution, Owner, owner_of
+from collectors.attribution import Attribution, SessionOwners
 from collectors.claude_code_turns import NO_TOKENS_REASON, AssembledSession
 from collectors.conventions.convention import (
     SCOPE,
@@ -24,6 +24,7 @@ from collectors.conventions.registry import ConventionRegistry
 from collectors.conventions.requests import SpanParents, ToldRequest, join_calls, span_parents
 from collectors.conventions.tool_matching import ToldTool, match_tools
 from collectors.event_fields import text
+from loop.access.attribution import Owner
 from loop.domain.turns import (
     Content,
     ContentKind,
@@ -73,7 +74,7 @@ def convention_turns(
     agents = _Agents({k: v for _, session in told for k, v in session.agents.items()}, parents)
     identity = {k: v for _, session in told for k, v in session.identity.items()}
     known = [_with_identity(event, identity) for event in events]
-    session_owner = owner_of(known, attribution)
+    owners = SessionOwners(known, attribution)
     prompts = _Prompts()
     found = []
     for request in requests:
@@ -82,7 +83,7 @@ def convention_turns(
             request,
             tools.get(request.turn_id, []),
             agents,
-            owner_of(own, attribution, session_owner),
+            owners.owner_of(own, None, request.started_at_us()),
             prompts,
         )
         contents = _contents(request, turn, tools.get(request.turn_id, []))
@@ -231,6 +232,9 @@ def _turn(
         developer=owner.developer,
         org_path=owner.org_path,
         repository=owner.repository,
+        org_node_id=owner.node_id,
+        attributed_by=owner.attributed_by,
+        asserted_org_path=owner.asserted_org_path,
         client_version=text(request.event.resource, "service.version"),
         requested_model=request.first("requested_model"),
         served_model="" if status == "error" else request.first("served_model"),

@@ -21,7 +21,7 @@ from loop.access.directory import REFRESH_SECONDS, Directory, DirectorySource
 from loop.access.records import utc_now_us
 from loop.access.token_form import PREFIX, hash_secret, read_token
 from loop.access.verbs import ALL_VERBS, Verb
-from loop.domain.errors import Refused, TurnwiseError
+from loop.domain.errors import Refused, TurnwiseError, Unavailable
 
 logger = logging.getLogger("turnwise")
 INSTALLATION = "installation"
@@ -90,6 +90,7 @@ class CallerCheck:
         self._held: Directory | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        directories.subscribe(self._forget)
 
     def __call__(self, token: str) -> Caller | None:
         if token.startswith(PREFIX):
@@ -145,7 +146,13 @@ class CallerCheck:
         held = self._held
         if held is None or self._thread is None:
             held = self._look()
-        return held.credentials.get(token_id) if held is not None else None
+        if held is None:
+            raise Unavailable("The credentials can't be read now.", fix="Try again later.")
+        return held.credentials.get(token_id)
+
+    def _forget(self) -> None:
+        """What this process changed holds from the next check on."""
+        self._held = None
 
     def _look(self) -> Directory | None:
         try:

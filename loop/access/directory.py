@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from loop.access.attribution_rules import AttributionRule
@@ -70,6 +70,10 @@ class Directory:
     def node_of_credential(self, credential: str) -> str:
         """The id of the node that a credential is bound to, "" for none."""
         return self.scope_of_credential(credential).node_id
+
+    def knows_developer(self, developer: str) -> bool:
+        """Whether the directory has ever placed an identity."""
+        return developer.casefold() in self._days
 
     def node_of_developer(self, developer: str, day: str) -> str:
         """The id of the node that the directory has a developer in on a day, "" for none."""
@@ -132,6 +136,10 @@ class DirectorySource:
             if self._current is None:
                 raise Unavailable("The organization could not be read.")
             return self._current
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Calls ``listener`` after each change that this process made."""
+        self._log.subscribe(listener)
 
     def expire(self) -> None:
         """Makes the next call look, however short ago the last one was."""

@@ -256,6 +256,8 @@ class Decision:
     instance: str = ""
     fixes: tuple[str, ...] = ()  # parameter repairs made to the body
     upstream_status: int | None = None
+    org_path: str = ""  # as a header of the request named it
+    repository: str = ""
 
 
 def canonical_json(document: object) -> str:

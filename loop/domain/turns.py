@@ -148,6 +148,9 @@ class Turn:
     web_search_requests: int = 0  # searches that the API made for the request, charged apart
     charge_version: int = 0  # the re-pricing that gave the cost; 0 is the first pricing
     device_id: str = ""  # the client's id of its installation, by which gateways know it too
+    org_node_id: str = ""  # node of the organization tree; "" where none is charged
+    attributed_by: str = ""  # credential | directory | label | rule | nobody
+    asserted_org_path: str = ""  # what labels said where that was not believed
 
     @property
     def model(self) -> str:

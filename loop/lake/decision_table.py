@@ -12,6 +12,7 @@ from loop.lake.rows import plain, to_arrow
 from loop.lake.schemas import DECISIONS
 
 _FIELDS = tuple(name for name in DECISIONS.record_names() if name not in ("day", "fixes"))
+_LATER = frozenset(("org_path", "repository"))  # since version 2
 
 
 class DecisionTable:
@@ -46,4 +47,6 @@ class DecisionTable:
 
 
 def _to_decision(row: dict[str, Any]) -> Decision:
-    return Decision(**{name: row[name] for name in _FIELDS}, fixes=tuple(row["fixes"]))
+    """A column that a row is too old to have reads as the field's default."""
+    known = {name: row[name] for name in _FIELDS if row[name] is not None or name not in _LATER}
+    return Decision(**known, fixes=tuple(row["fixes"]))

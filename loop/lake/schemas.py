@@ -219,6 +219,13 @@ TURNS = TableSchema(
         _SUPERSEDES_FROM,
         _SUPERSEDES_TO,
         Column("device_id", STRING, "The client's id of its installation; empty when not stated."),
+        Column("org_node_id", STRING, "Node of the organization charged; empty: none of a tree."),
+        Column(
+            "attributed_by",
+            STRING,
+            "What named the node: `credential`, `directory`, `label`, `rule` or `nobody`.",
+        ),
+        Column("asserted_org_path", STRING, "What labels said, where that was not believed."),
     ),
 )
 
@@ -295,7 +302,7 @@ CLUSTERS = TableSchema(
 
 DECISIONS = TableSchema(
     "decisions",
-    1,
+    2,
     "What a gateway chose for each request.",
     "at",
     (
@@ -324,6 +331,8 @@ DECISIONS = TableSchema(
         Column("instance", STRING, "Which of its instances."),
         Column("fixes", STRINGS, "Parameter repairs made to the body."),
         Column("upstream_status", INT64, "HTTP status of the answer; null when not known."),
+        Column("org_path", STRING, "Organization path that a header named (`x-tw-org`)."),
+        Column("repository", STRING, "Repository that a header named (`x-tw-repo`)."),
     ),
 )
 

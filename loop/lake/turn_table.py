@@ -58,6 +58,9 @@ _LATER = frozenset(
         "web_search_requests",
         "charge_version",
         "device_id",
+        "org_node_id",
+        "attributed_by",
+        "asserted_org_path",
     )
 )  # since version 2
 _CALL = tuple(field.name for field in TOOL_CALL)

@@ -63,6 +63,7 @@ def spend(
     from_rollup: bool = False,
     charge_version: int | None = None,
     repricings: Sequence[ChargeVersion] = (),
+    only: tuple[str, Sequence[object]] = ("true", ()),
 ) -> list[SpendRow]:
     """One row for each group, the dearest first.
 
@@ -70,7 +71,9 @@ def spend(
     ``until`` are UTC days (``YYYY-MM-DD``) by which a turn began, the second exclusive. ``level``
     (1 to 4) cuts organization paths to their first levels. ``from_rollup`` reads ``charges``, which
     is as of the last roll-up, in place of the turns. ``charge_version`` shows what was charged
-    before the later ones of the ``repricings``, which are all that there were.
+    before the later ones of the ``repricings``, which are all that there were. ``only`` is a
+    condition over the columns ``day`` and ``org_path``, with its parameters: rows beside it are
+    neither shown nor counted.
 
     A row has the groupings' own columns (:data:`COLUMN_OF`), then ``turns``, the five classes of
     tokens, ``cost_microusd`` and ``unpriced_turns``, all exact integers. ``turns`` counts requests
@@ -81,7 +84,7 @@ def spend(
     Raises :class:`BadInput` for an unknown grouping, day or level.
     """
     columns = _columns(by, level)
-    conditions, parameters = ["true"], []
+    conditions, parameters = [only[0]], [*only[1]]
     for day, operator in ((since, ">="), (until, "<")):
         if day is not None:
             day_start_us(day)
@@ -111,10 +114,16 @@ def spend(
 
 
 def unpriced_reasons(
-    lake: Lake, since: str | None = None, until: str | None = None
+    lake: Lake,
+    since: str | None = None,
+    until: str | None = None,
+    *,
+    only: tuple[str, Sequence[object]] = ("true", ()),
 ) -> list[SpendRow]:
-    """Why turns have no cost: ``reason``, ``model`` and ``turns``, the most frequent first."""
-    conditions, parameters = ["cost_microusd IS NULL"], []
+    """Why turns have no cost: ``reason``, ``model`` and ``turns``, the most frequent first.
+
+    ``only`` is as for :func:`spend`."""
+    conditions, parameters = ["cost_microusd IS NULL", only[0]], [*only[1]]
     for day, operator in ((since, ">="), (until, "<")):
         if day is not None:
             day_start_us(day)

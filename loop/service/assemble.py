@@ -100,8 +100,14 @@ class Parts:
             self.journal,
             self.lake,
             Pricing(self.price_books, self.charge_versions),
-            Attribution(org_path_attributes=self.settings.org_attributes),
+            self.attribution,
             intake=self.intake_log,
+        )
+
+    def attribution(self) -> Attribution:
+        """What attribution goes by now."""
+        return Attribution(
+            org_path_attributes=self.settings.org_attributes, directory=self.directories.current()
         )
 
     @cached_property

@@ -21,16 +21,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collectors.decision_intake import accept_decisions
 from collectors.transcripts import import_lines
-from loop.access.tokens import Authorise, bearer_token, token_check
-from loop.domain.errors import BadInput, Refused
+from loop.access.callers import CheckCaller, bearer_token, current_caller
+from loop.access.view import ALL_ROWS, View, view_of
+from loop.domain.errors import BadInput, Refused, Unavailable
 from loop.service.actions import Actions
 from loop.service.api_client import IN_PROCESS_HOST
 from loop.service.assemble import Parts
 from loop.service.budget_readings import Budgets
-from loop.service.http_errors import ERROR_HANDLERS
+from loop.service.http_errors import ERROR_HANDLERS, answer_turnwise_error
 from loop.service.intake_readings import IntakeReadings
 from loop.service.price_desk import PriceDesk
 from loop.service.readings import Readings
+from loop.service.route_rules import CALLER, guard
 from loop.service.settings import is_loopback
 from loop.service.web import web_routes
 from loop.service.web.actions import check_same_origin
@@ -47,58 +49,67 @@ Answer = Callable[[Request, dict[str, Any]], dict[str, Any]]
 
 def api_app(parts: Parts) -> Starlette:
     """The API and the pages over assembled parts."""
-    readings = Readings(parts)
+    readings = Readings(parts, sees=lambda: view_of_caller(parts))
     actions = Actions(parts, readings)
+    routes = [
+        *api_routes(readings, actions),
+        *intake_routes(IntakeReadings(parts)),
+        *money_routes(parts),
+        *budget_routes(Budgets(parts)),
+        Route("/v1/transcripts", _transcript_intake(parts), methods=["POST"]),
+        *gateway_routes(parts.publications, parts.versions, _decision_intake(parts)),
+        *web_routes(readings, actions.act),
+    ]
     return Starlette(
-        routes=[
-            *api_routes(readings, actions),
-            *intake_routes(IntakeReadings(parts)),
-            *money_routes(parts),
-            *budget_routes(Budgets(parts)),
-            Route("/v1/transcripts", _transcript_intake(parts), methods=["POST"]),
-            *gateway_routes(parts.publications, parts.versions, _decision_intake(parts)),
-            *web_routes(readings, actions.act),
-        ],
-        middleware=[Middleware(RequireToken, authorise=token_check(parts.settings.api_token))],
+        routes=guard(routes),
+        middleware=[Middleware(RequireToken, check=parts.callers)],
         exception_handlers=ERROR_HANDLERS,
     )
 
 
-class RequireToken:
-    """Refuses with 401 what does not carry the installation's token, where one is set.
+def view_of_caller(parts: Parts) -> View:
+    """What the caller of the request that is being answered may see."""
+    caller = current_caller.get()
+    return view_of(parts.directories.current(), caller.node_id) if caller.node_id else ALL_ROWS
 
-    Without a token only this machine may call, and by its own name: a page of another site whose
-    name was pointed at this address (DNS rebinding) is refused with 403, and so is a POST that
-    another site's page sends here.
+
+class RequireToken:
+    """Finds out who calls, and refuses with 401 what carries no valid token, where one is needed.
+
+    Without an installation token only this machine may call, and by its own name: a page of
+    another site whose name was pointed at this address (DNS rebinding) is refused with 403, and so
+    is a POST that another site's page sends here. What a caller may do is the routes' matter.
     """
 
-    def __init__(self, app: ASGIApp, authorise: Authorise) -> None:
+    def __init__(self, app: ASGIApp, check: CheckCaller) -> None:
         self._app = app
-        self._authorise = authorise
+        self._check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             headers = dict(scope["headers"])
             given = headers.get(b"authorization", b"").decode("latin-1")
-            credential = self._authorise(bearer_token(given))
-            if credential == "":
-                try:
+            try:
+                caller = self._check(bearer_token(given))
+                if caller is not None and caller.credential == "":
                     _check_caller(Request(scope))
-                except Refused as refusal:
-                    await JSONResponse({"error": refusal.as_dict()}, 403)(scope, receive, send)
-                    return
-            if credential is None:
+            except (Refused, Unavailable) as error:
+                await answer_turnwise_error(Request(scope), error)(scope, receive, send)
+                return
+            if caller is None:
                 envelope = {
                     "code": "unauthorized",
-                    "what": "This needs the installation's bearer token.",
-                    "why": "",
-                    "fix": "Send 'Authorization: Bearer …' (TURNWISE_API_TOKEN).",
+                    "what": "This needs a valid bearer token.",
+                    "why": "None was sent, or it is unknown, expired or revoked.",
+                    "fix": "Send 'Authorization: Bearer …' (TURNWISE_API_TOKEN, or a token of "
+                    "`turnwise token create`).",
                 }
                 response = JSONResponse(
                     {"error": envelope}, 401, {"WWW-Authenticate": 'Bearer realm="turnwise"'}
                 )
                 await response(scope, receive, send)
                 return
+            scope[CALLER] = caller
         await self._app(scope, receive, send)
 
 
@@ -268,7 +279,9 @@ def _endpoint(answer: Answer, *, takes_document: bool) -> Callable[[Request], An
 def _decision_intake(parts: Parts) -> Callable[[Request], Any]:
     async def intake(request: Request) -> Response:
         body = await _read_body(request, parts.settings.max_body_bytes)
-        accepted = await accept_decisions(parts.journal, body)
+        accepted = await accept_decisions(
+            parts.journal, body, credential=current_caller.get().credential
+        )
         return JSONResponse({"accepted": accepted})
 
     return intake
@@ -288,7 +301,12 @@ def _transcript_intake(parts: Parts) -> Callable[[Request], Any]:
         line = _number(request.query_params.get("line"), "line")
         body = await _read_body(request, parts.settings.max_inflated_bytes)
         report = await run_in_threadpool(
-            import_lines, str(name), BytesIO(body), parts.journal, first_line=line or 1
+            import_lines,
+            str(name),
+            BytesIO(body),
+            parts.journal,
+            first_line=line or 1,
+            credential=current_caller.get().credential,
         )
         return JSONResponse(report.as_dict())
 

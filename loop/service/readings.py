@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from loop.access.callers import current_caller
+from loop.access.verbs import Verb
+from loop.access.view import ALL_ROWS, View
 from loop.domain.errors import NotFound
 from loop.domain.estimates import PolicyEstimate
+from loop.domain.policies import RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
 from loop.ledger.chargeback import spend, unpriced_reasons
 from loop.service import policy_readings, session_readings
 from loop.service.assemble import Parts
 from loop.service.logged_turns import reach_of
 from optimizers.classic import classic_policy
+from routing_policies.transitions import PolicyVersion
 
 STAGES = {
     "collect": ("Collect", "/sessions"),
@@ -30,10 +36,14 @@ MAX_VERSION = 2**31 - 1
 
 
 class Readings:
-    """Reads from the assembled parts; writes nothing."""
+    """Reads from the assembled parts; writes nothing.
 
-    def __init__(self, parts: Parts) -> None:
+    ``sees`` says what the caller of the moment may see: other rows are neither shown nor counted.
+    """
+
+    def __init__(self, parts: Parts, sees: Callable[[], View] = lambda: ALL_ROWS) -> None:
         self._parts = parts
+        self._sees = sees
 
     # -- the loop as a whole -------------------------------------------------------------------
 
@@ -47,16 +57,20 @@ class Readings:
         return {"rows": self._parts.settings.rows(), "next": None}
 
     def overview(self) -> dict[str, Any]:
+        """For a part of the organization, its own spend and the policy that routes it."""
         parts = self._parts
+        sees_all = self._sees().sees_all
         transitions = parts.versions.transitions()[-LAST_TRANSITIONS:]
         current = parts.versions.current_publication(parts.settings.channel)
         publication = current.publication if current else None
         return {
             "as_of_us": time.time_ns() // 1000,
-            "stages": [self._stage(name, *shown) for name, shown in STAGES.items()],
+            "stages": [self._stage(name, *shown) for name, shown in STAGES.items() if sees_all],
             "spend": self._spend_of_month(),
-            "waiting": self._waiting(),
-            "transitions": [policy_readings.transition_row(move) for move in reversed(transitions)],
+            "waiting": self._waiting() if sees_all else [],
+            "transitions": [
+                policy_readings.transition_row(move) for move in reversed(transitions) if sees_all
+            ],
             "policy": publication
             and {
                 "serial": publication.serial,
@@ -83,7 +97,12 @@ class Readings:
         month = datetime.datetime.now(datetime.UTC).strftime("%Y-%m")
         rows = [
             row
-            for row in spend(self._parts.lake, ["day"], since=f"{month}-01")
+            for row in spend(
+                self._parts.lake,
+                ["day"],
+                since=f"{month}-01",
+                only=self._sees().condition(),
+            )
             if row["day"].startswith(month)
         ]
         return {
@@ -136,10 +155,13 @@ class Readings:
             from_rollup=self._rollup_is_current(),
             charge_version=charge_version,
             repricings=parts.charge_versions.list() if charge_version is not None else (),
+            only=self._sees().condition(),
         )
         answer: dict[str, Any] = {"rows": rows, "next": None}
         if any(row["unpriced_turns"] for row in rows):
-            answer["unpriced"] = unpriced_reasons(parts.lake, since, until)
+            answer["unpriced"] = unpriced_reasons(
+                parts.lake, since, until, only=self._sees().condition()
+            )
         return answer
 
     def _rollup_is_current(self) -> bool:
@@ -158,16 +180,37 @@ class Readings:
         """``filters``: developer, repository, model, org. ``disagreeing``: only the sessions whose
         logs, metrics and spans tell different sums."""
         read = session_readings.list_disagreeing if disagreeing else session_readings.list_sessions
-        return read(self._parts.lake, limit=limit, cursor=cursor, sort=sort, filters=filters)
+        return read(
+            self._parts.lake,
+            limit=limit,
+            cursor=cursor,
+            sort=sort,
+            filters=filters,
+            view=self._sees(),
+        )
 
     def show_session(self, session_id: str, content: bool = False) -> dict[str, Any]:
-        return session_readings.show_session(self._parts.lake, session_id, content=content)
+        """With ``content`` the caller needs the verb for texts."""
+        if content:
+            current_caller.get().require(Verb.CONTENT)
+        return session_readings.show_session(
+            self._parts.lake, session_id, content=content, view=self._sees()
+        )
 
     def list_clusters(self) -> dict[str, Any]:
+        """Clusters are made over all sessions: a part of the organization sees those in which
+        nothing but its own sessions lies."""
+        clusters = self._parts.lake.latest_clusters()
+        listed = {name for cluster in clusters for name in cluster.session_ids}
+        whole = session_readings.whole_sessions(self._parts.lake, listed, self._sees())
         rows = []
-        for cluster in self._parts.lake.latest_clusters():
+        for cluster in clusters:
+            if not whole.issuperset(cluster.session_ids):
+                continue
             row = asdict(cluster)
             row["sessions"] = len(row["session_ids"])
+            if not self._sees().sees_all:  # shares and means over all sessions tell of the others
+                row |= {"cost_share": None, "features": ()}
             rows.append(row)
         rows.sort(key=lambda row: (-row["cost_microusd"], row["cluster_id"]))
         return {"rows": rows, "next": None}
@@ -176,7 +219,7 @@ class Readings:
 
     def reach_of_classic(self) -> dict[str, Any]:
         """How much each rule of the classic policy would match, under each measure."""
-        rows, words = reach_of(self._parts, classic_policy())
+        rows, words = reach_of(self._parts, classic_policy(), self._sees())
         return {"rows": rows, "next": None, "words": words}
 
     def list_runs(self) -> dict[str, Any]:
@@ -204,14 +247,20 @@ class Readings:
         }
 
     def list_policies(self) -> dict[str, Any]:
+        """Those that may route what the caller sees."""
         versions = self._parts.versions.list_versions()
-        rows = [policy_readings.version_row(version) for version in reversed(versions)]
+        rows = [
+            policy_readings.version_row(version)
+            for version in reversed(versions)
+            if concerns(version.policy, self._sees())
+        ]
         return {"rows": rows, "next": None}
 
     def show_policy(self, version: int) -> dict[str, Any]:
-        found = self._parts.versions.get(known_number(version))
-        transitions = self._parts.versions.transitions(version)
-        reach, reach_words = reach_of(self._parts, found.policy)
+        """For a part of the organization without the moves, whose evidence is of all."""
+        found = self._policy(version)
+        transitions = self._parts.versions.transitions(version) if self._sees().sees_all else []
+        reach, reach_words = reach_of(self._parts, found.policy, self._sees())
         return {
             **policy_readings.version_row(found),
             "document": found.policy.to_document(),
@@ -220,6 +269,15 @@ class Readings:
             "reach": reach,
             "reach_words": reach_words,
         }
+
+    def _policy(self, version: int) -> PolicyVersion:
+        """Raises :class:`NotFound`, also for one that is no concern of the caller's."""
+        found = self._parts.versions.get(known_number(version))
+        if not concerns(found.policy, self._sees()):
+            raise NotFound(
+                f"There is no policy version {version}.", fix="`turnwise policy list` shows all."
+            )
+        return found
 
     def list_rollouts(self) -> dict[str, Any]:
         rollouts = self._parts.rollouts.list_rollouts()
@@ -237,8 +295,7 @@ class Readings:
         return self._parts.rollouts.status(rollout_id).to_document()
 
     def diff_policies(self, before: int, after: int) -> dict[str, Any]:
-        old = self._parts.versions.get(known_number(before)).policy
-        new = self._parts.versions.get(known_number(after)).policy
+        old, new = self._policy(before).policy, self._policy(after).policy
         words = policy_readings.diff_words(old, new)
         return {
             "from": before,
@@ -253,6 +310,25 @@ def known_number(version: int) -> int:
     if version > MAX_VERSION:
         raise NotFound("There is no such policy version.", fix="`turnwise policy list` shows all.")
     return version
+
+
+def concerns(policy: RoutingPolicy, view: View) -> bool:
+    """Whether a view may know a policy: none of its rules names another part of the organization.
+
+    The names of other parts, and what is meant for them, are theirs.
+    """
+    if view.spans is None:
+        return True
+    named = [
+        value
+        for rule in policy.rules
+        for condition in rule.when
+        if condition.field == "org_path"
+        for value in (condition.value if isinstance(condition.value, tuple) else [condition.value])
+    ]
+    return all(
+        any(f"{value}/".startswith(f"{span.path}/") for span in view.spans) for value in named
+    )
 
 
 def run_row(run: OptimizationRun) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from collectors.otlp_grpc import GrpcCollector, serve_grpc
 from collectors.otlp_http import BodyLimits, otlp_app
-from loop.access.tokens import token_check
+from loop.access.verbs import Verb
 from loop.domain.errors import BadInput, Unavailable
 from loop.service.assemble import Parts, assemble
 from loop.service.listening import (
@@ -51,7 +51,8 @@ async def open_receivers(parts: Parts) -> Receivers:
     settings = parts.settings
     parts.journal.screen.warm_up()  # not while the first sender waits
     limits = BodyLimits(settings.max_body_bytes, settings.max_inflated_bytes)
-    authorise = token_check(settings.api_token)
+    parts.callers.start()
+    authorise = parts.callers.authorise(Verb.INGEST)
     http, http_url, grpc, grpc_address = None, OFF, None, OFF
     if settings.otlp_http != OFF:
         listening = listen(settings.otlp_http, "otlp_http")

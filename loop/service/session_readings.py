@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from collectors.attribution import utc_day
+from loop.access.view import ALL_ROWS, View
 from loop.domain.errors import BadInput, NotFound
 from loop.domain.scores import QUALITY, Score
 from loop.domain.turns import ToolEvidence, TracedTurn, Turn
@@ -70,38 +72,51 @@ def list_sessions(
     cursor: str | None = None,
     sort: str = "started",
     filters: Mapping[str, str | None] | None = None,
+    view: View = ALL_ROWS,
 ) -> dict[str, Any]:
-    """One page of sessions; ``next`` is the cursor of the page after it, or ``None``."""
+    """One page of sessions; ``next`` is the cursor of the page after it, or ``None``.
+
+    A session shows what the view admits of it: its other turns are not counted.
+    """
     if sort not in SORTS:
         raise BadInput(f"Unknown sort {sort!r}.", fix=f"One of {', '.join(SORTS)}.")
     if not 1 <= limit <= MAX_ROWS:
         raise BadInput(f"limit must lie between 1 and {MAX_ROWS}, not at {limit}.")
     offset = _read_cursor(cursor)
-    conditions, parameters = [], []
+    condition, parameters = view.condition()
+    conditions = [condition]
     for name, value in (filters or {}).items():
         if value is not None:
             conditions.append(_FILTERS[name])
             parameters += [value] * _FILTERS[name].count("?")
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    where = f"WHERE {' AND '.join(conditions)}"
     statement = _SESSIONS.format(quality=QUALITY, model=_MODEL, where=where, order=SORTS[sort])
     rows = lake.query(statement, [*parameters, limit + 1, offset])
     more, rows = len(rows) > limit, rows[:limit]
-    _add_scores(lake, rows)
+    _add_scores(lake, rows, view)
     return {"rows": rows, "next": _write_cursor(offset + limit) if more else None}
 
 
-def show_session(lake: Lake, session_id: str, *, content: bool = False) -> dict[str, Any]:
+def show_session(
+    lake: Lake, session_id: str, *, content: bool = False, view: View = ALL_ROWS
+) -> dict[str, Any]:
     """One session turn by turn; texts only when ``content`` is asked for.
 
-    Raises :class:`NotFound`.
+    Of a session that lies partly outside of the view, only the turns inside are shown, the prompts
+    that these serve, and no scores: they were given for all of it. Raises :class:`NotFound`.
     """
-    listed = list_sessions(lake, limit=1, filters={"session_id": session_id})
+    listed = list_sessions(lake, limit=1, filters={"session_id": session_id}, view=view)
     traces = lake.load_traces([session_id])
     if not listed["rows"] or not traces:
         raise NotFound(f"No session {session_id!r}.", fix="`turnwise session list` names them.")
     trace = traces[0]
+    seen = [traced for traced in trace.turns if _is_seen(traced, view)]
+    is_whole = len(seen) == len(trace.turns)
+    served = {traced.turn.prompt_id for traced in seen}
     prompts = []
     for prompt in trace.prompts:
+        if not is_whole and prompt.prompt_id not in served:
+            continue
         row = asdict(prompt)
         if not content:
             del row["text"]
@@ -109,9 +124,9 @@ def show_session(lake: Lake, session_id: str, *, content: bool = False) -> dict[
     return {
         "session": listed["rows"][0],
         "prompts": prompts,
-        "turns": [_turn_row(traced, content=content) for traced in trace.turns],
-        "scores": [score_row(score) for score in lake.scores_of([session_id])],
-        "cross_check": cross_checks_of(lake, [session_id])[session_id],
+        "turns": [_turn_row(traced, content=content) for traced in seen],
+        "scores": [score_row(score) for score in lake.scores_of([session_id])] if is_whole else [],
+        "cross_check": cross_checks_of(lake, [session_id])[session_id] if is_whole else None,
     }
 
 
@@ -122,13 +137,15 @@ def list_disagreeing(
     cursor: str | None = None,
     sort: str = "started",
     filters: Mapping[str, str | None] | None = None,
+    view: View = ALL_ROWS,
 ) -> dict[str, Any]:
     """The sessions whose sources tell different sums, each with its ``cross_check``.
 
     At most :data:`MAX_ROWS` sessions are looked at: a page may have fewer rows than asked for, or
     none, and yet a ``next``.
     """
-    page = list_sessions(lake, limit=MAX_ROWS, cursor=cursor, sort=sort, filters=filters)
+    page = list_sessions(lake, limit=MAX_ROWS, cursor=cursor, sort=sort, filters=filters, view=view)
+    whole = whole_sessions(lake, [row["session_id"] for row in page["rows"]], view)
     begin = _read_cursor(cursor)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(page["rows"]), _CHECKED_AT_ONCE):
@@ -136,7 +153,7 @@ def list_disagreeing(
         checks = cross_checks_of(lake, [row["session_id"] for row in listed])
         for position, row in enumerate(listed, start=start + 1):
             check = checks[row["session_id"]]
-            if not check["agrees"]:
+            if not check["agrees"] and row["session_id"] in whole:
                 rows.append(row | {"cross_check": check})
             if len(rows) == limit:
                 more = page["next"] is not None or position < len(page["rows"])
@@ -153,6 +170,23 @@ def cross_checks_of(lake: Lake, session_ids: Sequence[str]) -> dict[str, dict[st
     for turn in lake.turns_of(session_ids):
         turns[turn.session_id].append(turn)
     return {name: cross_check(events[name], turns[name]).as_dict() for name in session_ids}
+
+
+def whole_sessions(lake: Lake, session_ids: Collection[str], view: View) -> set[str]:
+    """Those of the sessions of which the view admits every turn."""
+    if view.sees_all or not session_ids:
+        return set(session_ids)
+    condition, parameters = view.condition()
+    rows = lake.query(
+        f"""SELECT session_id FROM turns WHERE session_id IN (SELECT unnest(?))
+        GROUP BY session_id HAVING bool_and({condition})""",  # noqa: S608
+        [sorted(session_ids), *parameters],
+    )
+    return {row["session_id"] for row in rows}
+
+
+def _is_seen(traced: TracedTurn, view: View) -> bool:
+    return view.sees_all or view.admits(traced.turn.org_path, utc_day(traced.turn.started_at_us))
 
 
 def score_row(score: Score) -> dict[str, Any]:
@@ -178,13 +212,16 @@ def _tool_row(tool: ToolEvidence, *, content: bool) -> dict[str, Any]:
     return row
 
 
-def _add_scores(lake: Lake, rows: Sequence[dict[str, Any]]) -> None:
+def _add_scores(lake: Lake, rows: Sequence[dict[str, Any]], view: View) -> None:
     by_session: dict[str, dict[str, float | None]] = defaultdict(dict)
-    for score in lake.scores_of([row["session_id"] for row in rows]):
+    whole = whole_sessions(lake, [row["session_id"] for row in rows], view)
+    for score in lake.scores_of(whole):
         if score.evaluator != QUALITY:
             by_session[score.session_id][score.evaluator] = score.value
     for row in rows:
         row["scores"] = by_session.get(row["session_id"], {})
+        if row["session_id"] not in whole:
+            row["quality"] = None
 
 
 def _read_cursor(cursor: str | None) -> int:
