@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from collectors.conventions.registry import known_conventions
 from loop.domain.errors import TurnwiseError
 from loop.ledger.chargeback import unpriced_reasons
 from loop.service.assemble import Parts, assemble
@@ -45,6 +46,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("conflicts", _check_conflicts),
         ("quarantine", _check_quarantine),
         ("prices", _check_prices),
+        ("conventions", _check_conventions),
     ]
     for name, examination in examinations:
         try:
@@ -122,6 +124,17 @@ def _check_gateways(parts: Parts) -> Check:
         f"{len(known) - len(behind)} of {len(known)} gateways have applied serial {serial}"
         + (f"; behind: {', '.join(behind[:5])}" if behind else ""),
         "See that these gateways still poll GET /v1/gateway/policy.",
+    )
+
+
+def _check_conventions(_: Parts) -> Check:
+    registry = known_conventions()
+    names = sorted(convention.name for convention in registry.conventions)
+    return Check(
+        "conventions",
+        bool(names) and not registry.problems,
+        "; ".join([f"{len(names)} adapters: {', '.join(names)}", *registry.problems]),
+        "Install turnwise again where adapters are missing; mend or remove a broken one's package.",
     )
 
 

@@ -18,6 +18,7 @@ from collectors.session_assembly import assemble_session
 from loop.domain.turns import Event, TokenUsage, Turn
 from tests.collectors.conventions.portkey import portkey_events
 from tests.collectors.pipeline import pipeline
+from tests.collectors.recordings import session_events
 from tests.contracts.convention import ConventionContract, RecordedSessions
 from tests.recorded_conventions.recordings import bodies, by_session, index, recorded_events
 
@@ -268,6 +269,83 @@ def test_wrappers_of_several_calls_are_no_calls() -> None:
     assert [turn.usage.output_tokens for turn in two.turns] == [1, 1]
     one = assemble_session([outer, span(2, 1)])
     assert [turn.usage.output_tokens for turn in one.turns] == [2]
+
+
+def test_agents_inside_agents_are_subagents() -> None:
+    def span(number: int, parent: int, kind: str, **attributes: Any) -> Event:
+        named = {
+            "otel.scope": "x",
+            "openinference.span.kind": kind,
+            "otel.trace_id": "t",
+            "otel.span_id": str(number),
+            "otel.parent_span_id": str(parent) if parent else "",
+            "otel.ended_at_us": 1000 - number,
+            **attributes,
+        }
+        return Event(str(number), "span", f"span {number}", "s", number, 0, named, {}, 2000)
+
+    call = {"llm.model_name": "m", "llm.token_count.prompt": 1, "llm.token_count.completion": 1}
+    session = assemble_session(
+        [
+            span(1, 0, "AGENT", **{"agent.name": "lead"}),
+            span(2, 1, "LLM", **call),
+            span(3, 1, "TOOL", **{"tool.name": "ask"}),
+            span(4, 3, "AGENT", **{"agent.name": "reader"}),
+            span(5, 4, "LLM", **call),
+        ]
+    )
+    lead, reader = session.turns
+    assert (lead.agent_id, lead.request_class, lead.query_source) == ("", "main", "lead")
+    assert (reader.agent_id, reader.agent_name) == ("4", "reader")
+    assert reader.request_class == "subagent"
+
+
+def test_a_gateways_spans_join_a_recorded_claude_code_session() -> None:
+    """LiteLLM tells of the same requests without an id that the client's events have, and of the
+    attempts that the client made good by itself."""
+    client = session_events("a04_overload_retry_unfaithful")
+    session_id = client[0].session_id
+    alone = assemble_session(client)
+    spans = []
+    for number, turn in enumerate(alone.turns):
+        usage = turn.usage
+        creation = usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
+        told = {
+            "otel.scope": "litellm",
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": turn.requested_model,
+            "gen_ai.response.model": turn.served_model,
+            "gen_ai.response.id": f"msg_{number}",
+            "gen_ai.usage.input_tokens": usage.total_input_tokens,
+            "gen_ai.usage.output_tokens": usage.output_tokens,
+            "gen_ai.usage.cache_read.input_tokens": usage.cache_read_tokens,
+            "gen_ai.usage.cache_creation.input_tokens": creation,
+            "otel.trace_id": f"g{number}",
+            "otel.span_id": f"g{number}",
+            "otel.ended_at_us": turn.ended_at_us - 3000,
+        }
+        start = turn.ended_at_us - 9000
+        spans.append(Event(f"g{number}", "span", "chat", session_id, start, 0, told, {}, start))
+        for attempt in range(turn.failed_attempts):
+            failed = {
+                "otel.scope": "litellm",
+                "gen_ai.operation.name": "chat",
+                "gen_ai.request.model": turn.requested_model,
+                "otel.status_code": 2,
+                "otel.trace_id": f"f{number}.{attempt}",
+                "otel.span_id": f"f{number}.{attempt}",
+                "otel.ended_at_us": turn.started_at_us + 2000 * attempt + 1000,
+            }
+            at = turn.started_at_us + 2000 * attempt
+            name = f"f{number}.{attempt}"
+            spans.append(Event(name, "span", "chat", session_id, at, 0, failed, {}, at))
+    assert any(turn.failed_attempts for turn in alone.turns)
+    both = assemble_session([*client, *spans])
+    assert [turn.turn_id for turn in both.turns] == [turn.turn_id for turn in alone.turns]
+    assert [turn.usage for turn in both.turns] == [turn.usage for turn in alone.turns]
+    assert all("litellm" in turn.sources for turn in both.turns)
+    assert [turn.message_id for turn in both.turns] == [f"msg_{n}" for n in range(len(both.turns))]
+    assert assemble_session([*reversed(spans), *reversed(client)]) == both
 
 
 def test_plug_ins_that_fail_are_reported_and_passed_over(

@@ -507,8 +507,9 @@ def test_settings_say_where_they_come_from_and_keep_secrets(tmp_path: Path) -> N
 def test_doctor_exits_1_when_it_finds_something(folder: Path, tmp_path: Path) -> None:
     healthy = run(tmp_path, "doctor --json")
     assert healthy.exit_code == 0, healthy.output
-    checks = {row["check"] for row in json.loads(healthy.stdout)["rows"]}
-    assert checks >= {"data folder", "disk", "lake", "control store", "clock", "gateways"}
+    checks = {row["check"]: row for row in json.loads(healthy.stdout)["rows"]}
+    assert checks.keys() >= {"data folder", "disk", "lake", "control store", "clock", "gateways"}
+    assert "openinference" in checks["conventions"]["detail"]
     full = run(tmp_path, "doctor --json", TURNWISE_MIN_FREE_BYTES=str(10**18))
     assert full.exit_code == 1
     (disk,) = [row for row in json.loads(full.stdout)["rows"] if not row["ok"]]
