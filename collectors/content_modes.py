@@ -13,10 +13,13 @@ every mode charges and routes.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Literal, get_args
 
 import orjson
@@ -34,7 +37,8 @@ CONTENT_NAMES = frozenset(
         # the client's events and spans
         "prompt", "prompt_text", "user_prompt", "response", "response.model_output", "model_output",
         "new_context", "system_prompt", "system_prompt_preview", "system_reminders", "tool",
-        "tool_input", "tool_parameters", "full_command", "file_path", "error", "body", "body_ref",
+        "tool_input", "tool_parameters", "full_command", "bash_command", "command",
+        "file_path", "error", "body", "body_ref",
         "output", "content", "diff", "result", "stdout", "stderr", "description",
         # transcripts and raw bodies
         "text", "thinking", "input", "toolUseResult", "message", "summary", "cwd", "partial_json",
@@ -179,6 +183,19 @@ class ContentModes:
             return Treatment(self.default, self.hash_key)
         path = self.locate(credential, tuple(label(name) for name in self.labels))
         return Treatment(self.mode_of(path), self.hash_key)
+
+
+def open_hash_key(directory: Path, given: str) -> bytes:
+    """The key of the hashes: of the one given, else of a file there, made when it is missing."""
+    if given:
+        return blake2b(given.encode(), digest_size=32).digest()
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = directory / "content-hash.key"
+    with suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(os.urandom(32))
+    return path.read_bytes()
 
 
 def parse_modes(entries: Iterable[str], name: str) -> dict[str, ContentMode]:

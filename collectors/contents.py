@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from collectors.content_modes import hidden_chars
 from collectors.event_fields import integer, state_of, text, without_reminders
 from collectors.session_facts import INTERACTION, RequestFacts, SessionFacts
 from collectors.tool_calls import ToolFacts
@@ -77,9 +78,9 @@ def _prompt(prompt_id: str, event: Event, content: str, length: str, source: str
     state = state_of(content) if content else "missing"
     return PromptFacts(
         prompt_id,
-        "" if state in ("redacted", "missing") else content,
+        _kept(content, state),
         state,
-        integer(event, length) or len(content),
+        integer(event, length) or hidden_chars(content) or len(content),
         event.at_us,
         event.sequence,
         not content.startswith(TASK_NOTIFICATION),
@@ -307,8 +308,18 @@ def _candidate(
     state = state_of(content)
     if cut and state == "present":
         state = "truncated"
-    kept = "" if state == "redacted" else content
-    return _Candidate(kept, state, source, max(chars or 0, len(kept)))
+    kept = _kept(content, state)
+    hidden = hidden_chars(content)
+    length = len(kept) if hidden is None else hidden
+    return _Candidate(kept, state, source, max(chars or 0, length))
+
+
+def _kept(content: str, state: EvidenceState) -> str:
+    """What is stored of a text; the mark that a content mode left stays, for it tells the length,
+    and under ``hashed`` which texts are equal."""
+    if state not in ("redacted", "missing"):
+        return content
+    return "" if hidden_chars(content) is None else content
 
 
 def _best(candidates: list[_Candidate]) -> _Candidate | None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from collectors.content_modes import hidden_chars
 from loop.domain.turns import Event, EvidenceState
 
 REDACTED = "<REDACTED>"
@@ -62,7 +63,7 @@ def boolean(event: Event | Mapping[str, Any], *names: str) -> bool | None:
 
 def state_of(content: str) -> EvidenceState:
     """Whether a text that the client reported is whole, cut or redacted."""
-    if content == REDACTED:
+    if content == REDACTED or hidden_chars(content) is not None:
         return "redacted"
     if TRUNCATION_MARK in content[-120:]:
         return "truncated"

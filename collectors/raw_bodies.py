@@ -16,6 +16,7 @@ import orjson
 
 from collectors.api_usage import UNSTATED, ServiceTerms, has_split, terms_of, usage_of
 from collectors.event_fields import text, without_reminders
+from collectors.transcript_lines import input_text
 from loop.domain.turns import Event, TokenUsage
 
 BODY_FILE = "turnwise.body_file"
@@ -82,7 +83,7 @@ def read_response(event: Event) -> RawResponse:
         usage is None or has_split(usage),
         terms_of(usage) if usage is not None else UNSTATED,
         [
-            (text(block, "id"), text(block, "name"), orjson.dumps(block.get("input")).decode())
+            (text(block, "id"), text(block, "name"), input_text(block))
             for block in blocks
             if block.get("type") == "tool_use" and text(block, "id")
         ],

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from collectors.api_usage import UNSTATED, ServiceTerms, has_split, terms_of, usage_of
+from collectors.content_modes import hidden_chars
 from collectors.event_fields import integer, text
 from collectors.otlp_decoding import DecodedBody, EventFactory, digest, iso_time_us
 from collectors.segments import Record
@@ -263,7 +264,7 @@ def _read_assistant(
         elif block.get("type") in ("tool_use", "server_tool_use") and text(block, "id"):
             tool = _tool(transcript, text(block, "id"))
             tool.key, tool.name, tool.at_us = key, text(block, "name"), event.at_us
-            tool.input_text = orjson.dumps(block.get("input")).decode()
+            tool.input_text = input_text(block)
     return request
 
 
@@ -306,6 +307,14 @@ def _retries_before(event: Event, lines: Mapping[str, Event]) -> list[int | None
         statuses.append(integer(_mapping(parent.attributes.get("error")), "status"))
         parent = lines.get(text(parent, "parentUuid"))
     return statuses
+
+
+def input_text(block: Mapping[str, Any]) -> str:
+    """The input of a tool call as JSON, or the mark that a content mode left in its place."""
+    given = block.get("input")
+    if isinstance(given, str) and hidden_chars(given) is not None:
+        return given
+    return orjson.dumps(given).decode()
 
 
 def _tool(transcript: Transcript, tool_use_id: str) -> TranscriptTool:

@@ -10,9 +10,11 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from collectors.attribution import Attribution
+from collectors.content_modes import ContentModes, open_hash_key, parse_mode, parse_modes
 from collectors.drainer import Drainer
 from collectors.journal import Journal, JournalLimits, has_records
 from collectors.quarantine import Quarantine
+from collectors.screening import Screen
 from loop.access.callers import CallerCheck
 from loop.access.credentials import CredentialStore
 from loop.access.directory import DirectorySource
@@ -84,7 +86,17 @@ class Parts:
             max_used_percent=self.settings.max_disk_used_percent,
             max_quarantine_bytes=self.settings.max_quarantine_bytes,
         )
-        return Journal(self.journal_dir, limits)
+        return Journal(self.journal_dir, limits, Screen(self.content_modes))
+
+    @cached_property
+    def content_modes(self) -> ContentModes:
+        settings = self.settings
+        default = parse_mode(settings.content_mode, "content_mode")
+        by_path = parse_modes(settings.content_modes, "content_modes")
+        key = b""
+        if "hashed" in {default, *by_path.values()}:
+            key = open_hash_key(settings.data_dir / "keys", settings.content_hash_key)
+        return ContentModes(default, by_path, settings.org_attributes, hash_key=key)
 
     @cached_property
     def quarantine(self) -> Quarantine:

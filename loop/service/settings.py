@@ -176,6 +176,22 @@ class Settings:
         "Largest OTLP body after decompression.",
         env="TURNWISE_MAX_INFLATED_BYTES",
     )
+    content_mode: str = setting(
+        "full",
+        "What is stored of texts: `full`, `redacted`, `hashed` or `none`; secrets never are.",
+        env="TURNWISE_CONTENT_MODE",
+    )
+    content_modes: tuple[str, ...] = setting(
+        (),
+        "Content modes by organization path, as `PATH=MODE`; the most specific path decides.",
+        env="TURNWISE_CONTENT_MODES",
+    )
+    content_hash_key: str = setting(
+        "",
+        "Key of the mode `hashed`. Empty: a file in the data folder, made when needed.",
+        env="TURNWISE_CONTENT_HASH_KEY",
+        secret=True,
+    )
     min_free_bytes: int = setting(
         256 * 1024 * 1024,
         "Free disk below which the collectors refuse (503) rather than risk what they hold.",
