@@ -4,8 +4,9 @@
 
 ``ENVIRONMENTS`` is a folder that gets one virtual environment for each recording, made with ``uv``
 from ``requirements`` below. Each driver talks to the scripted model API and exports to a receiver
-beside it, both on loopback. What arrives is written as it came (unzipped) to ``NAME/NNN.SIGNAL.pb``
-and listed, with the exact versions of everything that made it, in ``index.json``.
+beside it, both on loopback. What arrives is written as it came to ``NAME/NNN.SIGNAL.pb``, unzipped
+(but for the machine's folders in stack traces) and listed with its pinned requirements in
+``index.json``.
 """
 
 from __future__ import annotations
@@ -150,9 +151,20 @@ def _record(name: str, environments: Path, urls: dict[str, str]) -> dict[str, An
     for old in folder.iterdir():
         old.unlink()
     for number, (signal, body) in enumerate(_Receiver.bodies, start=1):
-        (folder / f"{number:03}.{signal}.pb").write_bytes(body)
+        content = _without_paths(body, environments, HERE)
+        (folder / f"{number:03}.{signal}.pb").write_bytes(content)
     print(f"{name}: {len(_Receiver.bodies)} bodies", file=sys.stderr)
     return {**entry, "bodies": sorted(path.name for path in folder.iterdir())}
+
+
+def _without_paths(body: bytes, *paths: Path) -> bytes:
+    """Stack traces name folders of the machine: each becomes a name of the same length, so that
+    the lengths inside the message stay true."""
+    for path in paths:
+        for folder in {str(path), str(path.resolve()), str(path.resolve().parent)}:
+            hidden = b"/" + b"x" * (len(folder.encode()) - 1)
+            body = body.replace(folder.encode(), hidden)
+    return body
 
 
 if __name__ == "__main__":
