@@ -57,6 +57,12 @@ test-litellm: $(VENV)/.dev .venv-litellm/.done ## Test the plugin in the real Li
 	@VIRTUAL_ENV=.venv-litellm $(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements/litellm.txt
 	@touch $@
 
+FUZZ_SECONDS ?= 600
+.PHONY: fuzz
+fuzz: $(VENV)/.dev ## Search for bodies that break a decoder (FUZZ_SECONDS=600)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/collectors/test_decoder_fuzz.py \
+		-p no:randomly --timeout=$$(($(FUZZ_SECONDS) + 600))
+
 .PHONY: bench
 bench: $(VENV)/.dev ## Run the benchmarks and write bench/results
 	@$(BIN)/python -m bench
