@@ -59,15 +59,28 @@ class ApiClient:
     def post(self, path: str, document: object = None) -> dict[str, Any]:
         return self.request("POST", path, json=document if document is not None else {})
 
+    def text(self, path: str, **parameters: Any) -> str:
+        """The body of an answer that is no JSON document, exactly."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        response = self._send("GET", path, params=given)
+        if not response.is_success:
+            self._read("GET", path, response)  # raises what it says
+        return response.content.decode("utf-8")
+
     def request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        return self._read(method, path, self._send(method, path, **options))
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
-            response = self._runner.run(self._client.request(method, path, **options))
+            return self._runner.run(self._client.request(method, path, **options))
         except httpx.HTTPError as error:
             raise Unavailable(
                 f"{self._client.base_url} does not answer.",
                 why=str(error) or type(error).__name__,
                 fix="Start it with `turnwise serve`, or give another --api.",
             ) from error
+
+    def _read(self, method: str, path: str, response: httpx.Response) -> dict[str, Any]:
         try:
             answer = response.json()
         except ValueError as error:

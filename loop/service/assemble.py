@@ -26,6 +26,7 @@ from loop.control.store import open_control_store
 from loop.domain.errors import Conflict
 from loop.domain.money import PriceBook
 from loop.lake import Lake
+from loop.ledger.billing_store import BillingStore
 from loop.ledger.budgets import BudgetBook
 from loop.ledger.charge_table import ChargeTable
 from loop.ledger.charge_versions import ChargeVersionStore
@@ -33,6 +34,7 @@ from loop.ledger.notices import NoticeQueue
 from loop.ledger.price_book_store import PriceBookStore
 from loop.ledger.prices import load_price_book
 from loop.ledger.pricing import Pricing
+from loop.ledger.statement_store import StatementStore
 from loop.service.budget_stage import BudgetKeeper
 from loop.service.settings import Settings
 from optimizers.run_records import RunRecords
@@ -70,6 +72,14 @@ class Parts:
     def price_book(self) -> PriceBook:
         """The price book in force."""
         return self.price_books.in_force()
+
+    @cached_property
+    def statements(self) -> StatementStore:
+        return StatementStore(self.engine, self.lake)
+
+    @cached_property
+    def billing(self) -> BillingStore:
+        return BillingStore(self.engine)
 
     @cached_property
     def charge_table(self) -> ChargeTable:

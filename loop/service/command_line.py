@@ -14,7 +14,7 @@ import click
 
 from loop import __version__
 from loop.domain.errors import TurnwiseError
-from loop.service.commands import budgets, intake, policies, sessions
+from loop.service.commands import budgets, intake, policies, sessions, statements
 from loop.service.commands.import_bodies import bodies
 from loop.service.commands.import_transcripts import import_group
 from loop.service.commands.operations import (
@@ -71,6 +71,8 @@ turnwise.add_command(ship)
 turnwise.add_command(intake.intake)
 turnwise.add_command(intake.conflict)
 turnwise.add_command(intake.quarantine)
+sessions.spend.add_command(statements.statement)
+sessions.spend.add_command(statements.reconcile)
 turnwise.add_command(sessions.spend)
 turnwise.add_command(prices)
 turnwise.add_command(sessions.session)

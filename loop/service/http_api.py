@@ -24,6 +24,7 @@ from collectors.transcripts import import_lines
 from loop.access.callers import CheckCaller, bearer_token, current_caller
 from loop.access.view import ALL_ROWS, View, view_of
 from loop.domain.errors import BadInput, Refused, Unavailable
+from loop.ledger.statement_formats import CONTENT_TYPES
 from loop.service.actions import Actions
 from loop.service.api_client import IN_PROCESS_HOST
 from loop.service.assemble import Parts
@@ -34,6 +35,7 @@ from loop.service.price_desk import PriceDesk
 from loop.service.readings import Readings
 from loop.service.route_rules import CALLER, guard
 from loop.service.settings import is_loopback
+from loop.service.statement_desk import StatementDesk
 from loop.service.web import web_routes
 from loop.service.web.actions import check_same_origin
 from routing_policies.gateway_routes import gateway_routes
@@ -138,9 +140,33 @@ def post(path: str, answer: Answer) -> Route:
 
 
 def money_routes(parts: Parts) -> list[BaseRoute]:
-    """Price books and re-pricings."""
-    desk = PriceDesk(parts)
+    """Price books, re-pricings, statements and what the provider billed."""
+    desk, statements = PriceDesk(parts), StatementDesk(parts)
+
+    def print_statement(request: Request) -> Response:
+        kind = request.path_params["format"]
+        text = statements.printed(request.path_params["month"], _org(request), kind)
+        return Response(text, media_type=CONTENT_TYPES[kind])
+
+    async def statement(request: Request) -> Response:
+        return await run_in_threadpool(print_statement, request)
+
     return [
+        get("/v1/statements", lambda request, _: statements.list_closed()),
+        get(
+            "/v1/statements/{month}",
+            lambda request, _: statements.show(request.path_params["month"], _org(request)),
+        ),
+        Route("/v1/statements/{month}/{format}", statement, methods=["GET"]),
+        post("/v1/statements", lambda request, document: statements.close(document)),
+        get(
+            "/v1/reconciliation",
+            lambda request, _: statements.reconcile(
+                request.query_params.get("month", ""), request.query_params.get("limit")
+            ),
+        ),
+        post("/v1/billing-reports", lambda request, document: statements.take_report(document)),
+        post("/v1/billing-reports/fetch", lambda request, document: statements.fetch(document)),
         get("/v1/prices", lambda request, _: desk.list_books()),
         get(
             "/v1/prices/{version}",
@@ -156,6 +182,10 @@ def money_routes(parts: Parts) -> list[BaseRoute]:
         get("/v1/charge-versions", lambda request, _: desk.list_charge_versions()),
         post("/v1/charge-versions", lambda request, document: desk.reprice(document)),
     ]
+
+
+def _org(request: Request) -> str:
+    return request.query_params.get("org", "").strip("/")
 
 
 def api_routes(readings: Readings, actions: Actions) -> list[BaseRoute]:

@@ -216,6 +216,22 @@ class Settings:
     anthropic_base_url: str = setting(
         "https://api.anthropic.com", "Upstream of the edge proxy.", env="ANTHROPIC_BASE_URL"
     )
+    billing_base_url: str = setting(
+        "https://api.anthropic.com",
+        "The provider's Admin API, for its usage and cost reports; no other address is called.",
+        env="TURNWISE_BILLING_BASE_URL",
+    )
+    admin_api_key: str = setting(
+        "",
+        "Key of the provider's Admin API, for its usage and cost reports.",
+        env="ANTHROPIC_ADMIN_KEY",
+        secret=True,
+    )
+    reconciliation_limit_share: float = setting(
+        0.02,
+        "Reconciliation fails when the residual is more than this share of what was billed.",
+        env="TURNWISE_RECONCILIATION_LIMIT_SHARE",
+    )
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property

@@ -97,7 +97,8 @@ def set_price(
 
     Multipliers that are not given stay as they were.
     What was charged stays as it is: `turnwise prices reprice` charges past days anew. Prices with
-    long-input rates or aliases: `turnwise prices import book FILE`.
+    long-input rates or aliases: `turnwise prices import book FILE`. JSON: {price_version, before,
+    changed, same, "rows": [{model, effective_from, change, words}]}.
     """
     names = {
         "input_": "input",
@@ -199,7 +200,10 @@ def import_litellm(
 @click.argument("version", default="latest")
 @reads
 def export_book(client: ApiClient, version: str, as_json: bool) -> None:
-    """Print a price book as a JSON document that TURNWISE_PRICE_BOOK and `import book` take."""
+    """Print a price book as a JSON document that TURNWISE_PRICE_BOOK and `import book` take.
+
+    JSON: {schema, version, replace, "prices": [{model, effective_from, input, output, …}]}.
+    """
     print_json(client.get(f"/v1/prices/{version}/document"))
 
 
