@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from collectors.conventions.registry import known_conventions
+from collectors.journal import sealed_segments
+from collectors.segments import created_at_us
 from loop.domain.errors import TurnwiseError
 from loop.ledger.chargeback import unpriced_reasons
 from loop.service.assemble import Parts, assemble
@@ -17,6 +19,7 @@ from loop.service.intake_readings import RECENT_DAYS, recent_hours_us, recent_us
 from loop.service.settings import Settings
 
 SHOWN_REASONS = 5
+DRAIN_LAG_US = 60_000_000
 CLOCK_SKEW_US = 24 * 3600 * 1_000_000
 
 
@@ -42,6 +45,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("clock", _check_clock),
         ("client switches", _check_client_switches),
         ("gateways", _check_gateways),
+        ("drainer", _check_drainer),
         ("intake", _check_intake),
         ("conflicts", _check_conflicts),
         ("quarantine", _check_quarantine),
@@ -135,6 +139,19 @@ def _check_conventions(_: Parts) -> Check:
         bool(names) and not registry.problems,
         "; ".join([f"{len(names)} adapters: {', '.join(names)}", *registry.problems]),
         "Install turnwise again where adapters are missing; mend or remove a broken one's package.",
+    )
+
+
+def _check_drainer(parts: Parts) -> Check:
+    sealed = sealed_segments(parts.journal_dir)
+    waiting = sum(path.stat().st_size for path in sealed if path.exists())
+    age_us = time.time_ns() // 1000 - created_at_us(sealed[0]) if sealed else 0
+    return Check(
+        "drainer",
+        age_us < DRAIN_LAG_US,
+        f"{waiting / 1e6:.1f} MB of what was received wait for the lake"
+        + (f", the oldest for {age_us / 1e6:.0f} s" if sealed else ""),
+        "See that `turnwise serve` or `turnwise drain` runs on this folder, and what it logs.",
     )
 
 

@@ -62,6 +62,7 @@ def run_drainer(settings: Settings, *, supervised: bool) -> None:
     except TurnwiseError as error:
         logger.warning("what was received last stays in the journal: %s", error)
     parts.close()
+    gc.unfreeze()  # libraries look at exit for what was left behind
 
 
 def _spare_collections() -> None:
