@@ -241,6 +241,13 @@ def measure(seconds: float, soak: float, peers: Path | None, directory: Path) ->
 
     note("full", run(directory / "full", at_full(load(seconds * 60_000))))
     note("full_spans", run(directory / "spans", at_full(load(seconds * 40_000, ("traces",)))))
+    for peer in PEERS:
+        environment = peers / peer.name if peers else None
+        if environment is None or not (environment / peer.command[0]).exists():
+            found[peer.name] = None
+            continue
+        spans = load(60_000, ("traces",), 8)
+        note(peer.name, measure_peer(peer, environment, spans, 10.0, directory / peer.name))
     note("half", run(directory / "half", at_rate(load(HALF_LOAD * seconds), HALF_LOAD, seconds)))
     note("calm", run(directory / "calm", at_rate(load(CALM_LOAD * seconds), CALM_LOAD, seconds)))
     calm = load(CALM_LOAD * seconds)
@@ -251,13 +258,6 @@ def measure(seconds: float, soak: float, peers: Path | None, directory: Path) ->
         collector.grpc_address, calm, CALM_LOAD, seconds)))  # fmt: skip
     if soak:
         note("soak", run(directory / "soak", at_rate(load(SOAK_LOAD * soak), SOAK_LOAD, soak)))
-    for peer in PEERS:
-        environment = peers / peer.name if peers else None
-        if environment is None or not (environment / peer.command[0]).exists():
-            found[peer.name] = None
-            continue
-        spans = load(60_000, ("traces",), 8)
-        note(peer.name, measure_peer(peer, environment, spans, 10.0, directory / peer.name))
     return found
 
 
