@@ -25,6 +25,7 @@ from loop.domain.turns import Event, TokenUsage
 
 LOG, RAW_BODY, TRANSCRIPT, SPAN = "otlp-log", "raw-body", "transcript", "otlp-span"
 PARTIAL_TRANSCRIPT = "transcript-partial"
+USAGE_ORDER = (LOG, RAW_BODY, TRANSCRIPT, SPAN, PARTIAL_TRANSCRIPT)
 
 
 @dataclass(frozen=True, slots=True)
