@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,7 @@ class ToldRequests:
         self._lake = lake
         self._connection: sqlite3.Connection | None = None
 
-    def circles_of(self, events: Iterable[Event]) -> dict[str, set[str]]:
+    def circles_of(self, events: Collection[Event]) -> dict[str, set[str]]:
         """Learns what the events tell, and returns for each of their sessions that shares requests
         with others all sessions of that circle, itself among them.
 
@@ -84,8 +84,7 @@ class ToldRequests:
         with connection:
             _learn(connection, unknown)
             _learn(connection, {pair for pair in traces if not _knows(connection, pair)})
-            if live and connection.execute("SELECT 1 FROM told LIMIT 1").fetchone():
-                _relate(connection, live)
+            _relate(connection, live)
             _share(connection, unknown, reported)
             return _circles(connection, sessions)
 

@@ -109,8 +109,10 @@ def _best(same: Iterable[Content]) -> Content | None:
     return max(same, key=_completeness, default=None)
 
 
-def _completeness(content: Content) -> tuple[int, int, str, str]:
-    return _RANK[content.state], len(content.text), content.source, content.text
+def _completeness(content: Content) -> tuple[int, bool, int, str, str]:
+    """What a tool returned says more than the client's word for its failure, however short."""
+    is_output = content.kind != "tool_error"
+    return _RANK[content.state], is_output, len(content.text), content.source, content.text
 
 
 def _read_prompt(content: Content) -> Prompt:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
 
 from collectors.body_decoding import decode
 from collectors.claude_code_turns import assemble
 from collectors.segments import ContentType, Record, RecordKind
+from collectors.transcript_lines import encode_batch
 from loop.domain.turns import Event, SessionTrace
 from loop.lake.trace_loading import build_traces
 
@@ -32,12 +32,8 @@ def otlp_events(session: Path) -> list[Event]:
 
 
 def transcript_events(path: Path, session_id: str = "") -> list[Event]:
-    lines = [
-        [number, json.loads(line)]
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
-        if line.strip()
-    ]
-    body = json.dumps({"session_id": session_id or path.stem, "lines": lines}).encode()
+    lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+    body = encode_batch(session_id or path.stem, "", list(range(1, len(lines) + 1)), lines)
     return list(decode(Record("transcript", "json", body, RECEIVED_AT_US)).events)
 
 
