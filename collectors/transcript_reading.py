@@ -61,9 +61,11 @@ class TranscriptReader:
 
     ``lines`` = taken in + ``ignored`` (kinds that hold no turn: snapshots, queue operations) +
     ``duplicates`` (repeat a uuid that this reader has seen, as forks and resumes do) + ``problems``
-    without incomplete last lines.
+    without incomplete last lines. With ``redacts`` lines leave without secrets, of which
+    ``redacted`` counts those that had any; what goes into a journal loses them there.
     """
 
+    redacts: bool = False
     lines: int = 0
     ignored: int = 0
     duplicates: int = 0
@@ -82,10 +84,9 @@ class TranscriptReader:
         batch = LineBatch()
         for raw in iter(partial(stream.readline, MAX_LINE_BYTES + 1), b""):
             offset += len(raw)
-            if not ends_line:
-                ends_line = True
-                if raw == b"\n":  # of the line that was read before it had its end
-                    continue
+            if not ends_line and not raw.strip():  # of the line that was read before it had its end
+                ends_line = raw.endswith(b"\n")
+                continue
             number += 1
             ends_line = raw.endswith(b"\n")
             if not ends_line and len(raw) > MAX_LINE_BYTES:
@@ -94,8 +95,11 @@ class TranscriptReader:
                 self._complain(source, number, f"longer than {MAX_LINE_BYTES} bytes")
                 continue
             line = raw.strip()
-            if not line:
+            if not line and ends_line:
                 continue
+            if not line:  # blanks that a line may still begin with
+                offset, number, ends_line = offset - len(raw), number - 1, True
+                break
             taken = self._take(source, number, line, is_whole=ends_line)
             if taken is None and not ends_line and self._is_incomplete():
                 offset, number, ends_line = offset - len(raw), number - 1, True
@@ -141,7 +145,7 @@ class TranscriptReader:
             self._seen.add(uuid)
         session_id = line.get("sessionId")
         self.sessions.add(session_id if type(session_id) is str else source.session_id)
-        if may_hold_secrets(raw):
+        if self.redacts and may_hold_secrets(raw):
             clean = screen_document(line, Treatment())
             if clean != line:
                 self.redacted += 1

@@ -71,7 +71,7 @@ class ImportReport:
             "imported": self.imported,
             "ignored": self.ignored,
             "duplicates": self.duplicates,
-            "redacted": self.reader.redacted,
+            **({"redacted": self.reader.redacted} if self.reader.redacts else {}),
             "sessions": sorted(self.sessions),
             "problems": [
                 {"path": problem.path, "line": problem.line, "why": problem.why}

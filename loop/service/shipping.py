@@ -12,7 +12,7 @@ from pathlib import Path
 
 from collectors.transcript_files import TranscriptFile, file_of, find_transcripts
 from collectors.transcript_positions import START, Positions
-from collectors.transcript_reading import INCOMPLETE
+from collectors.transcript_reading import INCOMPLETE, TranscriptReader
 from collectors.transcripts import ImportReport
 from loop.domain.errors import NotFound, Unavailable
 from loop.service.api_client import ApiClient
@@ -41,7 +41,7 @@ class Shipper:
             Unavailable: the server does not take it now; what it took is remembered.
             Refused: it does not take it from this sender.
         """
-        report = ImportReport()
+        report = ImportReport(reader=TranscriptReader(redacts=True))
         done_bytes = 0
         for source in sources:
             with source.open() as stream:

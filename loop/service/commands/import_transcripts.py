@@ -47,8 +47,8 @@ def transcripts(
     again changes nothing. A line that can't be read is named and skipped; the rest is imported.
 
     \b
-    JSON: {files, unchanged, lines, imported, ignored, duplicates, redacted, sessions,
-           problems: [{path, line, why}]}
+    JSON: {files, unchanged, lines, imported, ignored, duplicates, sessions,
+           problems: [{path, line, why}]}, with --api also redacted
     """
     if api and data:
         raise click.UsageError("--data and --api exclude each other.")
