@@ -50,11 +50,14 @@ CONTENT_NAMES = frozenset(
         "input.value", "output.value", "traceloop.entity.input", "traceloop.entity.output",
         "mlflow.spanInputs", "mlflow.spanOutputs", "langfuse.observation.input",
         "langfuse.observation.output", "langfuse.trace.input", "langfuse.trace.output",
+        "gen_ai.prompts", "gen_ai.request.parameters", "gen_ai.tool.parameters", "tool.parameters",
+        "events", "error.message", "error.stack_trace", "litellm.provider.error.stack_trace",
     )
 )  # fmt: skip
 """Attributes and keys that hold content, by name."""
 CONTENT_PREFIXES = (
-    "gen_ai.prompt.", "gen_ai.completion.", "llm.input_messages.", "llm.output_messages.",
+    "gen_ai.prompt.", "gen_ai.completion.", "gen_ai.input.messages.", "gen_ai.output.messages.",
+    "llm.anthropic.", "llm.openai.", "llm.None.", "llm.input_messages.", "llm.output_messages.",
     "llm.prompts.", "llm.completions.", "retrieval.documents.", "message.content",
 )  # fmt: skip
 LONG_CHARS = 256

@@ -22,7 +22,7 @@ from collectors.conventions.token_counts import call_usage
 from collectors.event_fields import integer, text
 from loop.domain.turns import Event
 
-RAW = "raw_gen_ai_request"
+LEGACY, RAW = "litellm_request", "raw_gen_ai_request"
 _REQUEST_ID_HEADERS = ("llm_provider-request-id", "request-id")
 _HEADERS = "metadata.requester_custom_headers"
 _END_USERS = (
@@ -86,7 +86,8 @@ class LiteLlm:
 
 
 def _call(event: Event, raw: Event | None) -> ModelCall:
-    call = genai_call(event, {}, tells_cache=True)
+    # The older form has the cached tokens in its usage object alone, which may not be stored.
+    call = genai_call(event, {}, tells_cache=event.name != LEGACY)
     usage_object = literal(event.attributes.get("metadata.usage_object"))
     hidden = parse_json(event.attributes.get("hidden_params"))
     hidden = hidden if isinstance(hidden, Mapping) else {}

@@ -10,17 +10,28 @@ from typing import Any
 
 import pytest
 
+from collectors.body_decoding import decode
+from collectors.content_modes import ContentModes
 from collectors.conventions.convention import Convention, ToldSession
 from collectors.conventions.registry import known_conventions, load_conventions
 from collectors.conventions.token_counts import CACHE_UNTOLD
 from collectors.drainer import DrainLimits
+from collectors.otlp_protobuf import parse
+from collectors.screened_protobuf import screen_request
+from collectors.segments import Record
 from collectors.session_assembly import assemble_session
 from loop.domain.turns import Event, TokenUsage, Turn
 from tests.collectors.conventions.portkey import portkey_events
 from tests.collectors.pipeline import pipeline
 from tests.collectors.recordings import session_events
 from tests.contracts.convention import ConventionContract, RecordedSessions
-from tests.recorded_conventions.recordings import bodies, by_session, index, recorded_events
+from tests.recorded_conventions.recordings import (
+    RECEIVED_AT_US,
+    bodies,
+    by_session,
+    index,
+    recorded_events,
+)
 
 SESSIONS = "SELECT DISTINCT session_id FROM events"
 FIRST = TokenUsage(12, 40, 1000, 150, 50)
@@ -269,6 +280,25 @@ def test_wrappers_of_several_calls_are_no_calls() -> None:
     assert [turn.usage.output_tokens for turn in two.turns] == [1, 1]
     one = assemble_session([outer, span(2, 1)])
     assert [turn.usage.output_tokens for turn in one.turns] == [2]
+
+
+def test_no_text_is_stored_where_none_may_be_and_no_price_is_wrong() -> None:
+    modes = ContentModes("none")
+    for name in ("traceai", "openinference", "litellm", "litellm-proxy", "openllmetry"):
+        events = []
+        for signal, body in bodies(name):
+            request: Any = parse(signal, body)
+            screen_request(signal, request, modes, "")
+            record = Record(signal, "protobuf", request.SerializeToString(), RECEIVED_AT_US)
+            events += decode(record).events
+        said = repr([event.attributes for event in events])
+        for text in ("gold customers", "def discount", "shop's code", "I will read"):
+            assert text not in said, (name, text)
+        for session in by_session(events).values():
+            for turn in assemble_session(session).turns:
+                assert turn.unpriced_reason or turn.usage in (
+                    *(FIRST, FIRST_UNSPLIT, SECOND, TokenUsage()),
+                )
 
 
 def test_agents_inside_agents_are_subagents() -> None:
