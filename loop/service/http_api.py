@@ -25,6 +25,7 @@ from loop.access.callers import CheckCaller, bearer_token, current_caller
 from loop.access.view import ALL_ROWS, View, view_of
 from loop.domain.errors import BadInput, Refused, Unavailable
 from loop.ledger.statement_formats import CONTENT_TYPES
+from loop.service.access_desk import AccessDesk
 from loop.service.actions import Actions
 from loop.service.api_client import IN_PROCESS_HOST
 from loop.service.assemble import Parts
@@ -58,6 +59,7 @@ def api_app(parts: Parts) -> Starlette:
         *intake_routes(IntakeReadings(parts)),
         *money_routes(parts),
         *budget_routes(Budgets(parts)),
+        *access_routes(AccessDesk(parts)),
         Route("/v1/transcripts", _transcript_intake(parts), methods=["POST"]),
         *gateway_routes(parts.publications, parts.versions, _decision_intake(parts)),
         *web_routes(readings, actions.act),
@@ -242,6 +244,45 @@ def api_routes(readings: Readings, actions: Actions) -> list[BaseRoute]:
             "/v1/rollouts/{rollout_id}/{verb}",
             lambda request, document: actions.steer_rollout(
                 request.path_params["rollout_id"], request.path_params["verb"], document
+            ),
+        ),
+    ]
+
+
+def access_routes(desk: AccessDesk) -> list[BaseRoute]:
+    """Credentials, the organization, its developers and rules."""
+    return [
+        get("/v1/tokens", lambda request, _: desk.list_tokens()),
+        post("/v1/tokens", lambda request, document: desk.create_token(document)),
+        post(
+            "/v1/tokens/{token_id}/{verb}",
+            lambda request, document: desk.change_token(
+                request.path_params["token_id"], request.path_params["verb"], document
+            ),
+        ),
+        get("/v1/org", lambda request, _: desk.list_nodes(request.query_params.get("day"))),
+        post("/v1/org", lambda request, document: desk.import_nodes(document)),
+        get("/v1/org/developers", lambda request, _: desk.list_members()),
+        post("/v1/org/developers", lambda request, document: desk.assign_members(document)),
+        get("/v1/org/rules", lambda request, _: desk.list_rules()),
+        post("/v1/org/rules", lambda request, document: desk.add_rule(document)),
+        post(
+            "/v1/org/rules/{rule_id:int}/end",
+            lambda request, document: desk.end_rule(request.path_params["rule_id"], document),
+        ),
+        get(
+            "/v1/org/unattributed",
+            lambda request, _: desk.unattributed(request.query_params.get("since")),
+        ),
+        get("/v1/org/records", lambda request, _: desk.records()),
+        get(
+            "/v1/org/nodes/{node_id}",
+            lambda request, _: desk.show_node(request.path_params["node_id"]),
+        ),
+        post(
+            "/v1/org/nodes/{node_id}/{verb}",
+            lambda request, document: desk.change_node(
+                request.path_params["node_id"], request.path_params["verb"], document
             ),
         ),
     ]

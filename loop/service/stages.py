@@ -6,8 +6,10 @@ import time
 
 from loop.service import evaluation_stage, repricing_stage, rollout_stage
 from loop.service.assemble import Parts
+from loop.service.attribution_stage import attribute_changes
 from loop.service.schedule import RepeatedTask
 
+ATTRIBUTION_INTERVAL_SECONDS = 2.0
 CHARGE_INTERVAL_SECONDS = 60.0
 CLUSTER_INTERVAL_SECONDS = 300.0
 RENEWAL_INTERVAL_SECONDS = 60.0
@@ -21,6 +23,7 @@ def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
     settings = parts.settings
     return [
         RepeatedTask("evaluate", lambda: evaluate(parts), settings.evaluate_interval_seconds),
+        RepeatedTask("attribute", lambda: attribute_changes(parts), ATTRIBUTION_INTERVAL_SECONDS),
         RepeatedTask("charge", lambda: charge(parts), CHARGE_INTERVAL_SECONDS),
         RepeatedTask("cluster", lambda: cluster(parts), CLUSTER_INTERVAL_SECONDS),
         RepeatedTask(

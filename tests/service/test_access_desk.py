@@ -1,0 +1,136 @@
+"""Tokens, tree and rules through the API, down to the turns that they attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+
+from loop.service.http_api import api_app
+from tests.service.test_tenancy import call
+from tests.service.two_tenants import INSTALLATION_TOKEN, TwoTenants, session_of, two_tenants
+
+WHO = {"actor": "ada", "reason": "a test"}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[TwoTenants]:
+    with two_tenants(tmp_path) as world:
+        yield world
+
+
+@pytest.fixture
+def app(world: TwoTenants) -> Starlette:
+    return api_app(world.parts)
+
+
+def post(app: Starlette, path: str, document: dict[str, Any], token: str = "") -> Any:
+    return call(app, "POST", path, token or INSTALLATION_TOKEN, json={**WHO, **document})
+
+
+def get(app: Starlette, path: str) -> Any:
+    return call(app, "GET", path, INSTALLATION_TOKEN).json()
+
+
+def paths(app: Starlette) -> dict[str, int]:
+    return {row["org_path"]: row["turns"] for row in get(app, "/v1/spend?by=org")["rows"]}
+
+
+def test_a_rule_resolves_past_turns_as_its_dry_run_said(world: TwoTenants, app: Starlette) -> None:
+    world.send("", session_of("gamma", 1))
+    world.drain()
+    assert paths(app) == {"acme/alpha": 2, "acme/beta": 2, "unattributed": 1}
+    shown = get(app, "/v1/org/unattributed")
+    assert (shown["turns"], shown["sessions"]) == (1, 1)
+    values = {row["attribute"]: row["value"] for row in shown["rows"]}
+    assert values["user.email"] == "dev-gamma@example.com"
+    assert values["user.email_domain"] == "example.com"
+    rule = {
+        "match": {"user.email": "dev-GAMMA@*"},
+        "node_id": "t-alpha",
+        "valid_from": world.parts.organization.today(),
+    }
+    told = post(app, "/v1/org/rules", rule | {"dry_run": True}).json()
+    assert (told["turns"], told["sessions"]) == (1, 1)
+    assert told["rows"][0]["org_path"] == "acme/alpha/team-alpha"
+    assert get(app, "/v1/org/rules")["rows"] == []
+    assert paths(app)["unattributed"] == 1
+    done = post(app, "/v1/org/rules", rule).json()
+    assert (done["turns"], done["attributed"], done["rule_id"]) == (1, True, 1)
+    assert paths(app) == {"acme/alpha": 2, "acme/alpha/team-alpha": 1, "acme/beta": 2}
+    (turn,) = get(app, "/v1/sessions/session-gamma-1")["turns"]
+    assert turn["attributed_by"] == "rule"
+    ended = post(app, "/v1/org/rules/1/end", {})
+    assert ended.json()["valid_to"]
+    assert paths(app)["unattributed"] == 1
+
+
+def test_a_rename_and_a_directory_hold_for_todays_turns_and_sums_stay(
+    world: TwoTenants, app: Starlette
+) -> None:
+    (before,) = get(app, "/v1/spend?by=")["rows"]
+    told = post(app, "/v1/org/nodes/n-alpha/rename", {"name": "omega", "dry_run": True}).json()
+    assert told["changes"] == ["acme/alpha (n-alpha) is called omega."]
+    assert set(paths(app)) == {"acme/alpha", "acme/beta"}
+    post(app, "/v1/org/nodes/n-alpha/rename", {"name": "omega"})
+    assert paths(app) == {"acme/omega": 2, "acme/beta": 2}
+    csv = "developer,node_id\nDev-Alpha@example.com,t-alpha\n"
+    post(app, "/v1/org/developers", {"csv": csv})
+    assert paths(app) == {"acme/omega/team-alpha": 2, "acme/beta": 2}
+    for level in (1, 2, 3, 4):
+        rows = get(app, f"/v1/spend?by=org&level={level}")["rows"]
+        assert sum(row["cost_microusd"] for row in rows) == before["cost_microusd"]
+        assert sum(row["turns"] for row in rows) == before["turns"]
+    seen = call(app, "GET", "/v1/spend?by=", world.tokens["alpha"]).json()["rows"]
+    assert seen[0]["turns"] == 2  # the node is the same under its new name
+
+
+def test_the_past_is_refused_unless_asked_for(world: TwoTenants, app: Starlette) -> None:
+    node = {"name": "gamma", "kind": "org"}
+    past = {"effective": "2020-01-01"}
+    refused = post(app, "/v1/org/nodes/n-gamma/add", node | past)
+    assert refused.status_code == 403
+    assert "--allow-past" in refused.json()["error"]["fix"]
+    csv = "node_id,name,kind,parent_id\nacme,acme,org,\n"
+    assert post(app, "/v1/org", past | {"csv": csv, "allow_past": True}).status_code == 200
+    assert get(app, "/v1/org/records")["rows"][0]["details"]["past"] is True
+    bad = post(app, "/v1/org", {"csv": "node_id,name,kind,parent_id\nx,x,team,\n"})
+    assert bad.status_code == 400
+    assert "line 2" in bad.json()["error"]["why"]
+
+
+def test_tokens_live_by_the_api(world: TwoTenants, app: Starlette) -> None:
+    made = post(app, "/v1/tokens", {"name": "ci", "verbs": ["read"], "node_id": "t-alpha"}).json()
+    assert call(app, "GET", "/v1/spend", made["token"]).status_code == 200
+    rotate = f"/v1/tokens/{made['token_id']}/rotate"
+    fresh = post(app, rotate, {"overlap_seconds": 0}).json()
+    assert call(app, "GET", "/v1/spend", made["token"]).status_code == 401
+    assert call(app, "GET", "/v1/spend", fresh["token"]).status_code == 200
+    post(app, f"/v1/tokens/{fresh['token_id']}/revoke", {})
+    assert call(app, "GET", "/v1/spend", fresh["token"]).status_code == 401
+    listed = get(app, "/v1/tokens")["rows"]
+    assert made["token"] not in str(listed)
+    assert {row["state"] for row in listed} == {"live", "expired", "revoked"}
+    assert (
+        post(app, "/v1/tokens", {"name": "x", "verbs": ["read"], "node_id": "no"}).status_code
+        == 404
+    )
+
+
+def test_a_part_manages_its_own_tokens_only(world: TwoTenants, app: Starlette) -> None:
+    alpha = world.tokens["alpha"]
+    mine = {"name": "mine", "verbs": ["read"], "node_id": "t-alpha"}
+    made = post(app, "/v1/tokens", mine, alpha)
+    assert made.status_code == 200
+    assert post(app, "/v1/tokens", mine | {"node_id": "n-beta"}, alpha).status_code == 403
+    of_beta = f"/v1/tokens/{world.credentials['beta'].token_id}/revoke"
+    assert post(app, of_beta, {}, alpha).status_code == 404
+    rows = call(app, "GET", "/v1/tokens", alpha).json()["rows"]
+    assert {row["node_id"] for row in rows} == {"n-alpha", "t-alpha"}
+    admin = post(app, "/v1/tokens", mine | {"verbs": ["admin"]}, alpha).json()["token"]
+    more = post(app, "/v1/tokens", mine, admin)
+    assert more.status_code == 403
+    assert "can't give verbs" in more.json()["error"]["what"]
