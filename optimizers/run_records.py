@@ -21,6 +21,7 @@ from sqlalchemy import (
     delete,
     insert,
     select,
+    update,
 )
 
 from loop.control.store import metadata
@@ -44,6 +45,7 @@ runs = Table(
     Column("outcome", Text, nullable=False),
     Column("selection", Text),  # an estimate
     Column("test", Text),  # an estimate
+    Column("tombstones", Text),  # ids of the erasures that took what it read, as a JSON list
 )
 trials = Table(
     "optimization_trials",
@@ -97,6 +99,16 @@ class RunRecords:
             raise NotFound(f"There is no optimization run {run_id!r}.")
         return run
 
+    def add_tombstone(self, run_id: str, erasure_id: str) -> None:
+        """Notes that an erasure took rows which the run has read; again changes nothing."""
+        with self._engine.begin() as connection:
+            where = runs.c.run_id == run_id
+            text = connection.execute(select(runs.c.tombstones).where(where)).scalar_one()
+            known = set(json.loads(text or "[]")) | {erasure_id}
+            connection.execute(
+                update(runs).where(where).values(tombstones=json.dumps(sorted(known)))
+            )
+
     def list(self, limit: int = 100) -> tuple[OptimizationRun, ...]:
         """The latest runs, newest first, without their trials."""
         query = select(runs).order_by(runs.c.started_at_us.desc(), runs.c.run_id).limit(limit)
@@ -148,6 +160,7 @@ def _run_row(run: OptimizationRun) -> dict[str, Any]:
         "outcome": run.outcome,
         "selection": _estimate_text(run.selection),
         "test": _estimate_text(run.test),
+        "tombstones": json.dumps(sorted(run.tombstones)),
     }
 
 
@@ -165,6 +178,7 @@ def _run(row: dict[str, Any], its_trials: tuple[Trial, ...]) -> OptimizationRun:
         outcome=row["outcome"],
         selection=_estimate(row["selection"]),
         test=_estimate(row["test"]),
+        tombstones=tuple(json.loads(row["tombstones"] or "[]")),
     )
 
 

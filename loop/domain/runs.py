@@ -36,7 +36,8 @@ class OptimizationRun:
 
     ``found`` is the winner, ``None`` for "no better policy found". ``selection`` is the best
     trial's estimate on the sessions that chose it, ``test`` on later sessions that the search
-    never saw; both are given for a best trial that did not hold up, too.
+    never saw; both are given for a best trial that did not hold up, too. ``tombstones`` are the
+    erasures that took rows of ``table_versions``: the run can't be repeated exactly any more.
     """
 
     run_id: str
@@ -51,3 +52,4 @@ class OptimizationRun:
     outcome: str  # in words
     selection: PolicyEstimate | None = None
     test: PolicyEstimate | None = None
+    tombstones: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ to use from several threads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ from deltalake.exceptions import (
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 
-from loop.domain.errors import Conflict, Corrupt, Unavailable
+from loop.domain.errors import Conflict, Corrupt, TurnwiseError, Unavailable
 from loop.lake.data_files import (
     COMPRESSION_LEVEL,
     JOINED,
@@ -131,6 +131,7 @@ class DeltaLog:
         added: Iterable[tuple[str, pa.Table | Iterable[pa.RecordBatch], bool]],
         *,
         note: str,
+        metadata: Mapping[str, str] | None = None,
     ) -> int:
         """Replaces files by others in one commit and returns its version.
 
@@ -139,9 +140,10 @@ class DeltaLog:
         history what this was. Raises :class:`Conflict` when another process has removed one of
         the files; nothing has changed then.
         """
-        filesystem = self.filesystem()
         written: list[AddAction] = []
         with self.write_lock, store_errors(self.schema.name):
+            self._open_writer()
+            filesystem = self.filesystem()
             try:
                 for day, rows, is_settled in added:
                     prefix = SETTLED if is_settled else JOINED
@@ -163,7 +165,9 @@ class DeltaLog:
                     mode="append",
                     schema=table.schema(),
                     partition_by=["day"],
-                    commit_properties=_rewriting(table, None, {"turnwise.action": note}),
+                    commit_properties=_rewriting(
+                        table, None, {"turnwise.action": note, **(metadata or {})}
+                    ),
                 )
             except CommitFailedError as error:
                 # Only then is it sure that no commit names the files; after any other error they
@@ -174,6 +178,16 @@ class DeltaLog:
                     why=str(error),
                     fix="Try again.",
                 ) from error
+            return table.version()
+
+    def restore(self, version: int) -> int:
+        """Makes the table say again what it said at a version, as a new commit."""
+        with self.write_lock, store_errors(self.schema.name):
+            table = self._open_writer()
+            table.restore(
+                version,
+                commit_properties=_rewriting(table, None, {"turnwise.action": "restore"}),
+            )
             return table.version()
 
     def change(self, action: Callable[[DeltaTable], object]) -> None:
@@ -204,6 +218,15 @@ class DeltaLog:
             if self._reader.version() != self._snapshot.version:
                 self._snapshot = _read_snapshot(self._reader, self.uri)
             return self._snapshot
+
+    def exists(self) -> bool:
+        with store_errors(self.schema.name):
+            return DeltaTable.is_deltatable(self.uri, storage_options=self._options)
+
+    def open_table(self) -> DeltaTable | None:
+        """A handle of its own on the newest version, to read what the log says of it."""
+        with store_errors(self.schema.name):
+            return _open(self.uri, self._options)
 
     def filesystem(self) -> pafs.FileSystem:
         """The table's files by their path inside it."""
@@ -291,6 +314,8 @@ def store_errors(name: str) -> Iterator[None]:
     """Turns the storage's errors into the product's."""
     try:
         yield
+    except TurnwiseError:
+        raise  # some are OSErrors, too
     except (DeltaProtocolError, SchemaMismatchError, pa.ArrowInvalid) as error:
         raise Corrupt(f"The table {name} can't be read.", why=str(error)) from error
     except (DeltaError, CommitFailedError, OSError) as error:

@@ -21,6 +21,7 @@ from loop.lake.delta_log import DeltaLog
 from loop.lake.estimate_table import EstimateTable
 from loop.lake.event_table import EventTable
 from loop.lake.object_store import locate_store
+from loop.lake.pinned_log import PinnedLog
 from loop.lake.queries import LakeQueries, to_rows
 from loop.lake.rows import to_stored
 from loop.lake.schemas import CHARGES, TABLES, TURNS
@@ -161,13 +162,20 @@ class Lake:
         """The run's estimates in the order they were stored."""
         return self._estimates.of_run(run_id)
 
-    def replace_charges(self, sql: str, parameters: Sequence[object], days: Collection[str]) -> int:
+    def replace_charges(
+        self,
+        sql: str,
+        parameters: Sequence[object],
+        days: Collection[str],
+        *,
+        transaction: tuple[str, int] | None = None,
+    ) -> int:
         """Replaces the charges of the days by the rows of a SELECT, in one commit.
 
         The SELECT gives the columns of ``charges`` for those days only. Returns how many rows.
         """
         rows = self._queries.run(sql, parameters)
-        self._logs["charges"].replace_days(to_stored(CHARGES, rows), days)
+        self._logs["charges"].replace_days(to_stored(CHARGES, rows), days, transaction=transaction)
         return int(rows.num_rows)
 
     def turn_columns(
@@ -222,6 +230,30 @@ class Lake:
         }
         self._queries.forget_files()
         return saved
+
+    def at(self, versions: Mapping[str, int]) -> Lake:
+        """The lake as it was at those versions of its tables, read only; tables that are not named
+        read as empty.
+
+        Reading raises :class:`NotFound` once a version's files are gone, and says whether an
+        erasure took them.
+        """
+        return Lake(
+            {
+                name: PinnedLog(log.store, log.schema, versions.get(name, -1))
+                for name, log in self._logs.items()
+            },
+            self.policy,
+        )
+
+    @property
+    def tables(self) -> Mapping[str, DeltaLog]:
+        """The tables' logs, for those who keep them: status, verification, erasure."""
+        return self._logs
+
+    @property
+    def queries(self) -> LakeQueries:
+        return self._queries
 
     def versions(self) -> dict[str, int]:
         """The version of each table that exists."""

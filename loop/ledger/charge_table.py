@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from loop.lake import Lake
 from loop.lake.rows import day_start_us
 from loop.ledger.charge_versions import ChargeVersion, ChargeVersionStore
-from loop.ledger.chargeback import TOKEN_COLUMNS
+from loop.ledger.chargeback import ERASED, TOKEN_COLUMNS
 
 _COLUMNS = (
     "day",
@@ -61,7 +61,8 @@ def roll_up(
 
     ``version_of`` gives the charge version that is current on a day. All the days are replaced in
     one commit; a day without turns ends up without charges. Running it again changes nothing.
-    Raises :class:`BadInput` for a text that is no day.
+    What was charged to persons who were erased has no turns any more: it stays as it is, and is
+    part of the current version. Raises :class:`BadInput` for a text that is no day.
     """
     wanted = sorted(set(days))
     for day in wanted:
@@ -86,7 +87,58 @@ def roll_up(
         SELECT {columns}, coalesce(charges.charge_version, 0), coalesce(price_version, '')
         FROM charges JOIN wanted USING (day)
         WHERE coalesce(charges.charge_version, 0) < wanted.charge_version
+        UNION ALL
+        SELECT * FROM (
+            SELECT {columns}, wanted.charge_version, coalesce(price_version, '')
+            FROM charges JOIN wanted USING (day) WHERE developer = '{ERASED}'
+            QUALIFY coalesce(charges.charge_version, 0)
+                = max(coalesce(charges.charge_version, 0)) OVER (PARTITION BY day))
         ORDER BY ALL""",  # noqa: S608
         [wanted, [version_of(day) for day in wanted]],
         wanted,
     )
+
+
+def keep_sums_of_erased(
+    lake: Lake,
+    charges: ChargeTable,
+    developer: str,
+    sessions: Collection[str],
+    erasure_id: str,
+) -> int:
+    """Moves what a developer and their sessions were charged to the developer ``erased``, summed
+    up by day, organization, repository and model, in one commit. Returns the number of days.
+
+    To be called before the turns are erased. Calling it again does nothing.
+    """
+    log = lake.tables["charges"]
+    mark = f"turnwise.erasure.{erasure_id}"
+    if log.transaction_number(mark) is not None:
+        return 0
+    mine = "(developer = ? OR session_id IN (SELECT unnest(?)))"
+    parameters: list[object] = [developer, sorted(sessions)]
+    days = {
+        row["day"]
+        for table in ("turns", "charges")
+        for row in lake.query(f"SELECT DISTINCT day FROM {table} WHERE {mine}", parameters)  # noqa: S608
+    }
+    if not days:
+        return 0
+    charges.roll_up(days)
+    summed = ("turns", "unpriced_turns", *TOKEN_COLUMNS, "cost_microusd")
+    sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in summed)
+    # A repository's name may be that of a person.
+    lake.replace_charges(
+        f"""
+        SELECT day, org_path,
+            CASE WHEN {mine} THEN '{ERASED}' ELSE developer END AS developer,
+            CASE WHEN {mine} AND contains(lower(repository), lower(?)) THEN '{ERASED}'
+                ELSE repository END AS repository,
+            CASE WHEN {mine} THEN '{ERASED}' ELSE session_id END AS session_id,
+            model, {sums}, charge_version, price_version
+        FROM charges WHERE day IN (SELECT unnest(?)) GROUP BY ALL ORDER BY ALL""",  # noqa: S608
+        [*parameters, *parameters, developer.split("@")[0], *parameters, sorted(days)],
+        days,
+        transaction=(mark, 1),
+    )
+    return len(days)

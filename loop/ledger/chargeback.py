@@ -41,16 +41,21 @@ SpendRow = dict[str, Any]
 _GROUPED = ", ".join(
     ("day", "org_path", "developer", "repository", "session_id", *TOKEN_COLUMNS, "cost_microusd")
 )
-_TURNS = f"""
-    SELECT {_GROUPED}, coalesce(nullif(served_model, ''), requested_model) AS model,
-        1 AS turn_count, CAST(cost_microusd IS NULL AS BIGINT) AS unpriced_count
-    FROM turns"""  # noqa: S608
-_CHARGES = f"""
-    SELECT {_GROUPED}, model, turns AS turn_count, unpriced_turns AS unpriced_count
-    FROM charges"""  # noqa: S608
+ERASED = "erased"
+"""The developer (and session) that charges of erased persons are kept under, summed up."""
 _NEWEST = """
     QUALIFY coalesce(charge_version, 0)
         = max(coalesce(charge_version, 0)) OVER (PARTITION BY day)"""
+_TURNS = f"""
+    SELECT {_GROUPED}, coalesce(nullif(served_model, ''), requested_model) AS model,
+        1 AS turn_count, CAST(cost_microusd IS NULL AS BIGINT) AS unpriced_count
+    FROM turns
+    UNION ALL SELECT * FROM (
+        SELECT {_GROUPED}, model, turns AS turn_count, unpriced_turns AS unpriced_count
+        FROM charges WHERE developer = '{ERASED}' {_NEWEST})"""  # noqa: S608
+_CHARGES = f"""
+    SELECT {_GROUPED}, model, turns AS turn_count, unpriced_turns AS unpriced_count
+    FROM charges"""  # noqa: S608
 
 
 def spend(

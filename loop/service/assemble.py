@@ -21,6 +21,7 @@ from loop.access.directory import DirectorySource
 from loop.access.organization_store import OrganizationStore
 from loop.access.records import AccessLog
 from loop.control.intake_log import IntakeLog
+from loop.control.lake_records import ErasureLog, LegalHolds
 from loop.control.stage_progress import StageLog
 from loop.control.store import open_control_store
 from loop.domain.errors import Conflict
@@ -155,6 +156,14 @@ class Parts:
     @cached_property
     def intake_log(self) -> IntakeLog:
         return IntakeLog(self.engine)
+
+    @cached_property
+    def holds(self) -> LegalHolds:
+        return LegalHolds(self.engine)
+
+    @cached_property
+    def erasures(self) -> ErasureLog:
+        return ErasureLog(self.engine)
 
     @cached_property
     def stage_log(self) -> StageLog:

@@ -17,6 +17,7 @@ from loop.domain.errors import TurnwiseError
 from loop.service.commands import access, budgets, intake, policies, sessions, statements
 from loop.service.commands.import_bodies import bodies
 from loop.service.commands.import_transcripts import import_group
+from loop.service.commands.lake import lake
 from loop.service.commands.operations import (
     collect,
     demo,
@@ -75,6 +76,7 @@ sessions.spend.add_command(statements.statement)
 sessions.spend.add_command(statements.reconcile)
 turnwise.add_command(sessions.spend)
 turnwise.add_command(prices)
+turnwise.add_command(lake)
 turnwise.add_command(sessions.session)
 turnwise.add_command(budgets.budget)
 turnwise.add_command(sessions.evaluate)

@@ -7,18 +7,26 @@ import time
 
 from loop.domain.errors import Conflict
 from loop.service.assemble import Parts
+from loop.service.maintenance import draining_allowed
 from loop.service.repricing_stage import PendingRepricing
 
 logger = logging.getLogger("turnwise")
 
 
 def drain_and_price(parts: Parts, repricing: PendingRepricing) -> bool:
-    """A pass of the drainer, and a slice of a re-pricing where one is under way."""
-    more = drain(parts)
-    try:
-        return repricing.advance() or more
-    except Conflict:
-        return more
+    """A pass of the drainer, and a slice of a re-pricing where one is under way.
+
+    During maintenance neither works, and the journal is free for who maintains.
+    """
+    with draining_allowed(parts.settings.data_dir) as allowed:
+        if not allowed:
+            parts.drainer.close()
+            return False
+        more = drain(parts)
+        try:
+            return repricing.advance() or more
+        except Conflict:
+            return more
 
 
 def drain(parts: Parts) -> bool:

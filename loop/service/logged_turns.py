@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,21 +16,23 @@ from optimizers.reach import describe_reach, rule_reach
 from optimizers.turn_frame import COLUMNS, TurnFrame
 
 
-def load_frame(parts: Parts, view: View = ALL_ROWS) -> TurnFrame:
-    """Every served turn of the view with the gateway's decision about it, where there was one.
+def load_frame(
+    parts: Parts, view: View = ALL_ROWS, *, versions: Mapping[str, int] | None = None
+) -> TurnFrame:
+    """Every served turn of the view with the gateway's decision about it, where there was one; as
+    of those versions of the tables, or now.
 
     Turns from metrics alone are left out: each stands for any number of requests.
     """
-    columns = parts.lake.turn_columns(
-        [*dict.fromkeys((*COLUMNS, "usage_source", "org_path", "day"))]
-    )
+    lake = parts.lake if versions is None else parts.lake.at(versions)
+    columns = lake.turn_columns([*dict.fromkeys((*COLUMNS, "usage_source", "org_path", "day"))])
     wanted = columns["usage_source"] != METRIC_SOURCE
     if not view.sees_all:
         places = zip(columns["org_path"].tolist(), columns["day"].tolist(), strict=True)
         wanted &= np.fromiter((view.admits(*place) for place in places), dtype=bool)
     if not wanted.all():
         columns = {name: values[wanted] for name, values in columns.items()}
-    return TurnFrame.from_columns(columns, parts.lake.decisions_of())
+    return TurnFrame.from_columns(columns, lake.decisions_of())
 
 
 def reach_of(

@@ -16,6 +16,7 @@ from loop.domain.lifecycle import Actor, ActorKind, State
 from loop.domain.policies import Publication, RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
 from loop.domain.scores import QUALITY
+from loop.lake import Lake
 from loop.service.assemble import Parts
 from loop.service.logged_turns import load_frame
 from loop.service.settings import Settings
@@ -73,9 +74,9 @@ def incumbent_of(parts: Parts) -> RoutingPolicy:
     return active.policy if active else AS_REQUESTED
 
 
-def read_quality(parts: Parts) -> dict[str, float]:
+def read_quality(lake: Lake) -> dict[str, float]:
     """The quality of every scored session."""
-    rows = parts.lake.query(
+    rows = lake.query(
         "SELECT session_id, value FROM scores WHERE evaluator = ? AND value IS NOT NULL", [QUALITY]
     )
     return {row["session_id"]: row["value"] for row in rows}
@@ -145,7 +146,7 @@ def _estimate_for_gate(parts: Parts, policy: RoutingPolicy, run_id: str) -> Poli
             return run.test
     frame = load_frame(parts)
     incumbent = incumbent_of(parts)
-    quality_log = QualityLog(frame, read_publications(parts), read_quality(parts), incumbent)
+    quality_log = QualityLog(frame, read_publications(parts), read_quality(parts.lake), incumbent)
     return estimate_policy(
         policy, frame, parts.price_book, incumbent=incumbent, quality_log=quality_log
     )
@@ -189,11 +190,11 @@ def _search(parts: Parts, begun: OptimizationRun, options: _Options) -> Optimiza
             parts.runs.save(replace(begun, trials=tuple(options.trials_done)))
 
     return search(
-        load_frame(parts),
+        load_frame(parts, versions=begun.table_versions),
         parts.price_book,
         incumbent=begun.incumbent,
         publications=read_publications(parts),
-        session_quality=read_quality(parts),
+        session_quality=read_quality(parts.lake.at(begun.table_versions)),
         settings=SearchSettings(
             trials=options.trials,
             seconds=options.seconds,

@@ -237,6 +237,7 @@ class Readings:
             **run_row(run),
             "seed": run.seed,
             "table_versions": dict(run.table_versions),
+            "tombstones": list(run.tombstones),
             "incumbent": run.incumbent.to_document(),
             "found": run.found.to_document() if run.found else None,
             "found_words": policy_readings.policy_words(run.found) if run.found else [],

@@ -113,7 +113,8 @@ def show_run(client: ApiClient, run_id: str, as_json: bool) -> None:
     """One run: what was searched, what was found, and how it does on untouched sessions.
 
     JSON: {run_id, state, started_at_us, finished_at_us, outcome, trials_done, seed,
-    table_versions, incumbent, found, found_words, selection, test, trials, proposed_version}.
+    table_versions, tombstones, incumbent, found, found_words, selection, test, trials,
+    proposed_version}.
     """
     answer = client.get(f"/v1/runs/{run_id}")
     if as_json:
