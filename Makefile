@@ -61,6 +61,7 @@ FUZZ_SECONDS ?= 600
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## Search for bodies that break a decoder (FUZZ_SECONDS=600)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/collectors/test_decoder_fuzz.py \
+		tests/collectors/test_exactness.py \
 		-p no:randomly --timeout=$$(($(FUZZ_SECONDS) + 600))
 
 .PHONY: bench
