@@ -91,7 +91,11 @@ def list_conflicts(client: ApiClient, since: str | None, as_json: bool) -> None:
 @click.argument("conflict_id")
 @reads
 def show_conflict(client: ApiClient, conflict_id: str, as_json: bool) -> None:
-    """One conflict: what its records say differently, and which one rules."""
+    """One conflict: what its records say differently, and which one rules.
+
+    JSON: the fields of `conflict list` and records: [{event_id, rules, at_us, received_at_us,
+    credential, tokens, attributes}], the one that rules first.
+    """
     answer = client.get(f"/v1/conflicts/{conflict_id}")
     if as_json:
         return print_json(answer)
@@ -142,6 +146,8 @@ def show_quarantined(client: ApiClient, name: str, as_json: bool) -> None:
     """One entry: why it is there, what its records are, and the file that keeps them.
 
     The bodies themselves may hold secrets: only the service's user can read the file.
+    JSON: {name, kind, reason, at_us, bytes, session_id, damage, path, records: [{kind,
+    content_type, credential, received_at_us, bytes}]}.
     """
     answer = client.get(f"/v1/quarantine/{name}")
     if as_json:
@@ -166,6 +172,7 @@ def replay(client: ApiClient, names: tuple[str, ...], everything: bool, as_json:
     """Take entries in once more, as after a fix. What is stored then leaves the quarantine.
 
     Doing so twice stores nothing twice. Exits with 1 when an entry stays.
+
     JSON: {"rows": [{name, outcome, reason}], "next": null}; outcome is stored, quarantined or
     waiting.
     """
