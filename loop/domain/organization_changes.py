@@ -107,7 +107,7 @@ def describe_change(before: OrganizationTree, after: OrganizationTree, day: str)
         if now is None and was is not None:
             lines.append(f"{before.path(node_id, day)} ({node_id}) ends.")
         elif now is not None and was is None:
-            lines.append(f"{after.path(node_id, day)} ({node_id}) is new: a {_words(now.kind)}.")
+            lines.append(f"{after.path(node_id, day)} ({node_id}) is new: {_words(now.kind)}.")
         elif now is not None and was is not None:
             lines += _field_lines(before, after, was, now, day)
     return lines
@@ -125,14 +125,15 @@ def _field_lines(
     if was.name != now.name:
         lines.append(f"{where} is called {now.name}.")
     if was.kind != now.kind:
-        lines.append(f"{where} becomes a {_words(now.kind)}.")
+        lines.append(f"{where} becomes {_words(now.kind)}.")
     if was.owner != now.owner:
         lines.append(f"{where} belongs to {now.owner or 'nobody'}.")
     return lines
 
 
 def _words(kind: str) -> str:
-    return kind.replace("_", " ")
+    article = "an" if kind == "org" else "a"
+    return f"{article} {kind.replace('_', ' ')}"
 
 
 def _replaced(

@@ -16,6 +16,7 @@ from google.rpc.status_pb2 import Status
 
 from collectors.journal import Journal, JournalLimits
 from collectors.otlp_http import BodyLimits, otlp_app
+from loop.domain.errors import Refused
 from tests.collectors.pipeline import ROOMY, Pipeline, grpc_collector, pipeline
 from tests.collectors.recordings import (
     DIRECTORY,
@@ -180,6 +181,20 @@ def test_a_token_is_asked_for_and_names_the_credential(tmp_path: Path) -> None:
         parts.drainer.drain_once()
         (events,) = parts.lake.events_of(["s"]).values()
     assert [event.credential for event in events] == ["payments"]
+
+
+def test_a_credential_that_may_not_send_is_told_so(tmp_path: Path) -> None:
+    def refuse(_token: str) -> str | None:
+        raise Refused("The credential 'reader' may not ingest.")
+
+    with pipeline(tmp_path) as parts:
+        with running_server(otlp_app(parts.journal, authorise=refuse)) as url:
+            answer = httpx.post(f"{url}/v1/logs", content=GOOD, headers=JSON)
+            assert answer.status_code == 403
+            assert "may not ingest" in answer.json()["message"]
+        with grpc_collector(parts.journal, authorise=refuse) as target:
+            code, _ = _grpc_error(target, b"")
+            assert code is grpc.StatusCode.PERMISSION_DENIED
 
 
 def test_a_full_disk_is_answered_with_503_and_when_to_try_again(tmp_path: Path) -> None:
