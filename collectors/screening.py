@@ -43,6 +43,8 @@ class Screen:
         Raises:
             BadInput: it can't be read, and content of its sender must not be stored.
         """
+        if kind in ("refusals", "reassembly"):
+            return body  # the service's own counts and session ids, no sender's texts
         modes = self.modes
         keeps_texts = kind == "decisions" or modes.is_always_full()
         # Lines are looked into one by one, so a look at all of them first would be one too many.
