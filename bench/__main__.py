@@ -28,6 +28,9 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("ingest", "OTLP records per second: acknowledged, and in the tables"),
     Benchmark("redaction", "secrets found and texts spoilt, and what it costs"),
+    Benchmark(
+        "chargeback", "spend by developer, organization, model and day over 20 million turns"
+    ),
     Benchmark("replay", "logged turns replayed per second under a policy"),
     Benchmark("decide", "microseconds that a gateway takes to decide"),
     Benchmark("evaluators", "sessions scored per second"),
