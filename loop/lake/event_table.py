@@ -51,6 +51,8 @@ class EventTable:
             columns: dict[str, list[Any]] = {
                 name: list(map(attrgetter(name), events)) for name in _FIELDS
             }
+            # Null where there is none, so that files without any are passed over.
+            columns["conflict"] = [event.conflict or None for event in events]
             columns["attributes"] = [write_json(event.attributes) for event in events]
             columns["resource"] = [written[id(event.resource)] for event in events]
             rows = columns_to_arrow(EVENTS, columns)
