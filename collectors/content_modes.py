@@ -15,22 +15,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal, get_args
 
 import orjson
 
 from collectors.personal_data import redact_personal
 from collectors.redaction import redact, redact_named
-from loop.domain.errors import BadInput
-
-ContentMode = Literal["none", "hashed", "redacted", "full"]
-CONTENT_MODES: tuple[ContentMode, ...] = get_args(ContentMode)
-"""The strictest first."""
+from loop.domain.content_modes import ContentMode
 
 CONTENT_NAMES = frozenset(
     (
@@ -150,44 +144,6 @@ class Treatment:
         ).hexdigest()
 
 
-Locate = Callable[[str, tuple[str, ...]], str]
-"""Takes a credential and the labels of a record's organization path; returns the path."""
-
-
-def locate_by_labels(_credential: str, labels: tuple[str, ...]) -> str:
-    """The path as the labels say it."""
-    return "/".join(label.replace("/", "-") for label in labels if label)
-
-
-@dataclass(frozen=True, slots=True)
-class ContentModes:
-    """The mode of each path of the organization; the most specific path that has one decides."""
-
-    default: ContentMode = "full"
-    by_path: Mapping[str, ContentMode] = field(default_factory=dict)
-    labels: tuple[str, ...] = ("department", "team.id", "cost_center")
-    locate: Locate = locate_by_labels
-    hash_key: bytes = field(default=b"", repr=False)
-
-    def is_always_full(self) -> bool:
-        return self.default == "full" and set(self.by_path.values()) <= {"full"}
-
-    def mode_of(self, path: str) -> ContentMode:
-        """The mode of a path of the organization: its own or that of the nearest above it."""
-        while path:
-            if path in self.by_path:
-                return self.by_path[path]
-            path = path.rpartition("/")[0]
-        return self.default
-
-    def treatment(self, credential: str, label: Callable[[str], str]) -> Treatment:
-        """For a record by what sent it; ``label`` gives the value of one of :attr:`labels`."""
-        if not self.by_path:
-            return Treatment(self.default, self.hash_key)
-        path = self.locate(credential, tuple(label(name) for name in self.labels))
-        return Treatment(self.mode_of(path), self.hash_key)
-
-
 def open_hash_key(directory: Path, given: str) -> bytes:
     """The key of the hashes: of the one given, else of a file there, made when it is missing."""
     if given:
@@ -199,24 +155,3 @@ def open_hash_key(directory: Path, given: str) -> bytes:
         with open(descriptor, "wb") as file:
             file.write(os.urandom(32))
     return path.read_bytes()
-
-
-def parse_modes(entries: Iterable[str], name: str) -> dict[str, ContentMode]:
-    """``path=mode`` entries as a mapping. Raises :class:`BadInput`."""
-    modes: dict[str, ContentMode] = {}
-    for entry in entries:
-        path, separator, mode = entry.rpartition("=")
-        if not separator or not path.strip("/ "):
-            raise BadInput(f"{name}: {entry!r} is no mode of a path.", fix="Write PATH=MODE.")
-        modes[path.strip("/ ")] = parse_mode(mode.strip(), name)
-    return modes
-
-
-def parse_mode(text: str, name: str) -> ContentMode:
-    """Raises :class:`BadInput` for what is no content mode."""
-    for mode in CONTENT_MODES:
-        if text == mode:
-            return mode
-    raise BadInput(
-        f"{name}: {text!r} is no content mode.", fix=f"Use one of {', '.join(CONTENT_MODES)}."
-    )

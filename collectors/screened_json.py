@@ -14,7 +14,8 @@ from typing import Any
 
 import orjson
 
-from collectors.content_modes import CONTENT_NAMES, ContentModes, Treatment
+from collectors.content_modes import CONTENT_NAMES, Treatment
+from collectors.content_rules import ContentModes
 from collectors.redaction import may_hold_secrets, redact, redact_bytes, redact_split
 
 MAX_DEPTH = 200

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from collectors.content_modes import CONTENT_NAMES, ContentModes, Treatment
+from collectors.content_modes import CONTENT_NAMES, Treatment
+from collectors.content_rules import ContentModes
 from collectors.redaction import may_hold_secrets, redact, redact_bytes, redact_split
 
 _GROUPS = {
@@ -44,7 +45,7 @@ def _screen_record(
     record: Any, resource: dict[str, str], modes: ContentModes, credential: str
 ) -> bool:
     labels = resource
-    if modes.by_path and hasattr(record, "attributes"):
+    if modes.asked and hasattr(record, "attributes"):
         labels = {**resource, **_labels(record.attributes, modes)}
     treatment = modes.treatment(credential, lambda name: labels.get(name, ""))
     if treatment.mode == "full" and not may_hold_secrets(record.SerializeToString()):
@@ -55,9 +56,9 @@ def _screen_record(
 
 
 def _labels(attributes: Any, modes: ContentModes) -> dict[str, str]:
-    if not modes.by_path:
+    if not modes.asked:
         return {}
-    return {pair.key: pair.value.string_value for pair in attributes if pair.key in modes.labels}
+    return {pair.key: pair.value.string_value for pair in attributes if pair.key in modes.asked}
 
 
 class _Walk:

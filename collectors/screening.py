@@ -8,10 +8,12 @@ as the bytes that it is; it is refused where content must not be stored.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import orjson
 
 from collectors import screened_protobuf
-from collectors.content_modes import ContentModes
+from collectors.content_rules import ContentModes
 from collectors.otlp_protobuf import parse
 from collectors.redaction import may_hold_secrets, redact_bytes
 from collectors.screened_json import screen_document, screen_otlp
@@ -19,16 +21,18 @@ from collectors.segments import ContentType, RecordKind
 from loop.domain.errors import BadInput
 
 _LINES_AT_ONCE = 16
+_KEEP_TEXTS = ContentModes()
+
+
+def _keep_texts() -> ContentModes:
+    return _KEEP_TEXTS
 
 
 class Screen:
-    """Screens bodies under the content modes in force. Thread-safe.
+    """Screens bodies under the content modes in force, which ``modes`` gives. Thread-safe."""
 
-    ``modes`` may be exchanged at any time: what comes afterwards is screened by the new ones.
-    """
-
-    def __init__(self, modes: ContentModes | None = None) -> None:
-        self.modes = modes or ContentModes()
+    def __init__(self, modes: Callable[[], ContentModes] | None = None) -> None:
+        self.modes = modes or _keep_texts
 
     def warm_up(self) -> None:
         """Compiles the detectors, which takes half a second, before the first body waits for it."""
@@ -42,10 +46,11 @@ class Screen:
 
         Raises:
             BadInput: it can't be read, and content of its sender must not be stored.
+            Unavailable: it can't be told yet what may be stored.
         """
         if kind in ("refusals", "reassembly"):
             return body  # the service's own counts and session ids, no sender's texts
-        modes = self.modes
+        modes = self.modes()
         keeps_texts = kind == "decisions" or modes.is_always_full()
         # Lines are looked into one by one, so a look at all of them first would be one too many.
         if keeps_texts and kind != "transcript" and not may_hold_secrets(body):
@@ -79,7 +84,7 @@ def _screen_protobuf(signal: str, body: bytes, modes: ContentModes, credential: 
 def _screen_json(kind: str, body: bytes, modes: ContentModes, credential: str) -> bytes:
     document = orjson.loads(body)
     if kind == "decisions":
-        screened = screen_document(document, ContentModes().treatment("", _no_label))
+        screened = screen_document(document, _KEEP_TEXTS.treatment("", _no_label))
     else:
         screened = screen_otlp(kind, document, modes, credential)
     return body if screened == document else orjson.dumps(screened)

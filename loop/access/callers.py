@@ -114,6 +114,20 @@ class CallerCheck:
 
         return credential_of
 
+    def directory(self) -> Directory:
+        """What is in force; read by the thread where that runs, so that this waits for no store.
+
+        Raises :class:`Unavailable` when nothing could be read yet.
+        """
+        held = self._held
+        if held is None or self._thread is None:
+            held = self._look()
+        if held is None:
+            raise Unavailable(
+                "The credentials and the organization can't be read now.", fix="Try again later."
+            )
+        return held
+
     def start(self) -> None:
         """Reads the credentials and keeps them fresh in a thread until :meth:`close`."""
         if self._thread is None:
@@ -143,12 +157,7 @@ class CallerCheck:
         return Caller(credential.token_id, credential.name, credential.verbs, credential.node_id)
 
     def _known(self, token_id: str) -> Credential | None:
-        held = self._held
-        if held is None or self._thread is None:
-            held = self._look()
-        if held is None:
-            raise Unavailable("The credentials can't be read now.", fix="Try again later.")
-        return held.credentials.get(token_id)
+        return self.directory().credentials.get(token_id)
 
     def _forget(self) -> None:
         """What this process changed holds from the next check on."""

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from loop.access.attribution_rules import AttributionRule
+from loop.access.content_mode_store import load_modes
 from loop.access.credentials import Credential, load_credentials
 from loop.access.organization_store import load_members, load_rules, load_tree
 from loop.access.records import AccessLog, version_of
+from loop.domain.content_modes import ContentMode
 from loop.domain.errors import Unavailable
 from loop.domain.organization import NodeSpan, OrganizationTree
 from loop.domain.organization_csv import MemberRow
@@ -36,7 +38,7 @@ OPEN_SCOPE = CredentialScope()
 
 
 class Directory:
-    """One reading of everything that attribution goes by. Immutable.
+    """One reading of everything that attribution and content modes go by. Immutable.
 
     ``version`` is the number of the newest change in it.
     """
@@ -48,11 +50,15 @@ class Directory:
         members: Iterable[MemberRow] = (),
         rules: Iterable[AttributionRule] = (),
         version: int = 0,
+        content_modes: Mapping[str, ContentMode] | None = None,
     ) -> None:
         self.tree = tree or OrganizationTree()
         self.credentials = dict(credentials or {})
         self.rules = tuple(rules)
         self.version = version
+        self.content_modes = dict(
+            content_modes or {}
+        )  # by node id: those that nodes have themselves
         self._scopes = {
             name: CredentialScope(credential.node_id, credential.developer)
             for name, credential in self.credentials.items()
@@ -103,6 +109,7 @@ class Directory:
     def with_rule(self, rule: AttributionRule) -> Directory:
         """This reading with one more rule behind the others, to see what it would do."""
         changed = Directory(self.tree, self.credentials, (), (*self.rules, rule), self.version)
+        changed.content_modes = self.content_modes
         changed._days, changed._nodes = self._days, self._nodes
         return changed
 
@@ -156,4 +163,5 @@ class DirectorySource:
                 load_members(connection),
                 load_rules(connection),
                 version,
+                load_modes(connection),
             )

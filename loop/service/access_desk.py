@@ -11,6 +11,7 @@ from loop.access.callers import current_caller
 from loop.access.credentials import DEFAULT_OVERLAP_SECONDS, Credential
 from loop.access.records import Author
 from loop.access.verbs import Verb, parse_verbs
+from loop.domain.content_modes import parse_mode
 from loop.domain.errors import BadInput, NotFound, Refused
 from loop.domain.organization import NodeSpan, OrganizationTree, check_day
 from loop.domain.organization_changes import NodeRow
@@ -21,6 +22,7 @@ from loop.service.documents import flag
 
 DAY_US = 86_400 * 1_000_000
 CHANGES = {"move": "parent_id", "rename": "name", "assign": "owner"}
+INHERIT = "inherit"
 MAX_DAYS = 36_500
 
 
@@ -141,7 +143,7 @@ class AccessDesk:
             )
         return self._changed(lines, document)
 
-    # -- developers and rules ----------------------------------------------------------------
+    # -- developers --------------------------------------------------------------------------
 
     def list_members(self) -> dict[str, Any]:
         rows = [
@@ -164,6 +166,26 @@ class AccessDesk:
             rows, _author(document), **_switches(document)
         )
         return self._changed(lines, document)
+
+    # -- content modes -----------------------------------------------------------------------
+
+    def list_content_modes(self) -> dict[str, Any]:
+        """The mode of each node in force today, with the node or "settings" that it comes from."""
+        modes, day = self._parts.content_modes(), self._today()
+        answer = self.list_nodes(day)
+        for row in answer["rows"]:
+            row["mode"], row["mode_from"] = modes.of_node(row["node_id"], day)
+        return answer | {"default": modes.default}
+
+    def set_content_mode(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """``node_id`` and ``mode``; "inherit" takes the node's own away."""
+        node_id, said = _text(document, "node_id"), _text(document, "mode")
+        mode = None if said == INHERIT else parse_mode(said, "mode")
+        changed = self._parts.content_mode_store.set_mode(node_id, mode, _author(document))
+        now, source = self._parts.content_modes().of_node(node_id, self._today())
+        return {"node_id": node_id, "changed": changed, "mode": now, "mode_from": source}
+
+    # -- rules -------------------------------------------------------------------------------
 
     def list_rules(self) -> dict[str, Any]:
         rows = [

@@ -10,20 +10,23 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from collectors.attribution import Attribution
-from collectors.content_modes import ContentModes, open_hash_key, parse_mode, parse_modes
+from collectors.content_modes import open_hash_key
+from collectors.content_rules import ContentModes, parse_modes
 from collectors.drainer import Drainer
 from collectors.journal import Journal, JournalLimits, has_records
 from collectors.quarantine import Quarantine
 from collectors.screening import Screen
 from loop.access.callers import CallerCheck
+from loop.access.content_mode_store import ContentModeStore
 from loop.access.credentials import CredentialStore
-from loop.access.directory import DirectorySource
+from loop.access.directory import Directory, DirectorySource
 from loop.access.organization_store import OrganizationStore
 from loop.access.records import AccessLog
 from loop.control.intake_log import IntakeLog
 from loop.control.lake_records import ErasureLog, LegalHolds
 from loop.control.stage_progress import StageLog
 from loop.control.store import open_control_store
+from loop.domain.content_modes import parse_mode
 from loop.domain.errors import Conflict
 from loop.domain.money import PriceBook
 from loop.lake import Lake
@@ -52,6 +55,7 @@ class Parts:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._content_modes: tuple[Directory, ContentModes] | None = None
 
     @cached_property
     def lake(self) -> Lake:
@@ -97,17 +101,27 @@ class Parts:
             max_used_percent=self.settings.max_disk_used_percent,
             max_quarantine_bytes=self.settings.max_quarantine_bytes,
         )
+        parse_mode(self.settings.content_mode, "content_mode")  # a wrong one is told at the start
+        parse_modes(self.settings.content_modes, "content_modes")
         return Journal(self.journal_dir, limits, Screen(self.content_modes))
 
-    @cached_property
     def content_modes(self) -> ContentModes:
+        """What may be stored of texts now. Raises :class:`Unavailable` while that can't be read."""
+        directory = self.callers.directory()
+        if self._content_modes is None or self._content_modes[0] is not directory:
+            self._content_modes = (directory, self._modes_by(directory))
+        return self._content_modes[1]
+
+    def _modes_by(self, directory: Directory) -> ContentModes:
         settings = self.settings
         default = parse_mode(settings.content_mode, "content_mode")
         by_path = parse_modes(settings.content_modes, "content_modes")
         key = b""
-        if "hashed" in {default, *by_path.values()}:
+        if "hashed" in {default, *by_path.values(), *directory.content_modes.values()}:
             key = open_hash_key(settings.data_dir / "keys", settings.content_hash_key)
-        return ContentModes(default, by_path, settings.org_attributes, hash_key=key)
+        return ContentModes(
+            default, by_path, settings.org_attributes, hash_key=key, directory=directory
+        )
 
     @cached_property
     def quarantine(self) -> Quarantine:
@@ -144,6 +158,10 @@ class Parts:
     @cached_property
     def organization(self) -> OrganizationStore:
         return OrganizationStore(self.access_log)
+
+    @cached_property
+    def content_mode_store(self) -> ContentModeStore:
+        return ContentModeStore(self.access_log)
 
     @cached_property
     def directories(self) -> DirectorySource:

@@ -267,6 +267,8 @@ def access_routes(desk: AccessDesk) -> list[BaseRoute]:
         post("/v1/org", lambda request, document: desk.import_nodes(document)),
         get("/v1/org/developers", lambda request, _: desk.list_members()),
         post("/v1/org/developers", lambda request, document: desk.assign_members(document)),
+        get("/v1/org/content-modes", lambda request, _: desk.list_content_modes()),
+        post("/v1/org/content-modes", lambda request, document: desk.set_content_mode(document)),
         get("/v1/org/rules", lambda request, _: desk.list_rules()),
         post("/v1/org/rules", lambda request, document: desk.add_rule(document)),
         post(

@@ -126,6 +126,8 @@ RULES: Mapping[str, RouteRule] = {
     "POST /v1/org/nodes/{node_id}/close": ADMIN,
     "GET /v1/org/developers": ADMIN,
     "POST /v1/org/developers": ADMIN,
+    "GET /v1/org/content-modes": READ_OWN,
+    "POST /v1/org/content-modes": ADMIN,
     "GET /v1/org/rules": ADMIN,
     "POST /v1/org/rules": ADMIN,
     "POST /v1/org/rules/{rule_id:int}/end": ADMIN,

@@ -34,6 +34,7 @@ def access(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Access]:
                 "organization_spans",
                 "developer_memberships",
                 "attribution_rules",
+                "content_modes",
             ):
                 connection.exec_driver_sql(f"DELETE FROM {table}")
     engine.dispose()

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from collectors.content_modes import ContentMode, ContentModes, parse_mode, parse_modes
+from collectors.content_rules import ContentModes, parse_modes
 from collectors.personal_data import redact_personal
 from collectors.screening import Screen
 from collectors.transcripts import import_transcripts
 from evaluators.faithfulness import Faithfulness
+from loop.domain.content_modes import ContentMode, parse_mode
 from loop.domain.errors import BadInput
 from tests.collectors.pipeline import pipeline
 from tests.collectors.recordings import (
@@ -32,7 +33,7 @@ def test_no_text_is_stored_and_every_total_is_exact(
     tmp_path: Path, mode: ContentMode, form: str
 ) -> None:
     with pipeline(tmp_path) as parts:
-        parts.journal.screen.modes = ContentModes(mode, hash_key=b"k")
+        parts.journal.screen.modes = lambda: ContentModes(mode, hash_key=b"k")
         for body in all_bodies():
             content = body.as_json() if form == "json" else body.as_protobuf()
             parts.journal.append_sync(body.signal, form, content)  # type: ignore[arg-type]
@@ -54,7 +55,7 @@ def test_no_text_is_stored_and_every_total_is_exact(
 
 def test_a_hash_tells_equal_texts_and_none_tells_the_length() -> None:
     def stored(mode: ContentMode, text: str, key: bytes = b"k") -> bytes:
-        screen = Screen(ContentModes(mode, hash_key=key))
+        screen = Screen(lambda: ContentModes(mode, hash_key=key))
         return screen.screen("logs", "json", log_body("s", prompt=text))
 
     assert b"[NOT STORED:11]" in stored("none", "hello world")
@@ -67,7 +68,7 @@ def test_a_hash_tells_equal_texts_and_none_tells_the_length() -> None:
 
 def test_the_most_specific_path_of_the_record_decides() -> None:
     modes = ContentModes("full", parse_modes(["pay=hashed", "pay/fraud=none"], "m"), hash_key=b"k")
-    screen = Screen(modes)
+    screen = Screen(lambda: modes)
 
     def stored(**labels: str) -> bytes:
         body = log_body("s", prompt="hello", **labels)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from starlette.applications import Starlette
 
@@ -134,3 +135,38 @@ def test_a_part_manages_its_own_tokens_only(world: TwoTenants, app: Starlette) -
     more = post(app, "/v1/tokens", mine, admin)
     assert more.status_code == 403
     assert "can't give verbs" in more.json()["error"]["what"]
+
+
+def test_content_modes_are_set_by_node_and_shown_to_those_below(
+    world: TwoTenants, app: Starlette
+) -> None:
+    def shown(token: str) -> dict[str, tuple[str, str]]:
+        rows = call(app, "GET", "/v1/org/content-modes", token).json()["rows"]
+        return {row["node_id"]: (row["mode"], row["mode_from"]) for row in rows}
+
+    path = "/v1/org/content-modes"
+    answer = post(app, path, {"node_id": "n-alpha", "mode": "none"}).json()
+    assert answer == {"node_id": "n-alpha", "changed": True, "mode": "none", "mode_from": "n-alpha"}
+    assert shown(world.tokens["alpha"]) == {
+        "n-alpha": ("none", "n-alpha"),
+        "t-alpha": ("none", "n-alpha"),
+    }
+    assert shown(INSTALLATION_TOKEN)["n-beta"] == ("full", "settings")
+    world.send("alpha", session_of("alpha", 7))
+    world.send("alpha", session_of("alpha", 8, department="beta"))
+    world.send("beta", session_of("beta", 7, department="alpha"))
+    world.drain()
+    states = {}
+    for name in ("alpha-7", "alpha-8", "beta-7"):
+        session = get(app, f"/v1/sessions/session-{name}?content=1")
+        assert (b"text of" in orjson.dumps(session)) == (name == "beta-7")
+        states[name] = session["turns"][0]["input_tokens"]
+    assert set(states.values()) == {100}
+    assert post(app, path, {"node_id": "n-alpha", "mode": "inherit"}).json()["mode"] == "full"
+    mine = {"node_id": "t-alpha", "mode": "full"}
+    assert post(app, path, mine, world.tokens["alpha"]).status_code == 403
+    assert post(app, path, mine | {"mode": "some"}).status_code == 400
+    assert post(app, path, mine | {"node_id": "nowhere"}).status_code == 404
+    records = get(app, "/v1/org/records")["rows"]
+    verbs = [(row["verb"], row["subject"]) for row in records]
+    assert verbs[:2] == [("content-mode.set", "n-alpha")] * 2

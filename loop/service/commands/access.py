@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from loop.domain.content_modes import CONTENT_MODES
 from loop.domain.errors import BadInput
 from loop.domain.organization import KINDS
 from loop.domain.organization_csv import NODE_COLUMNS, write_csv
+from loop.service.access_desk import INHERIT
 from loop.service.api_client import ApiClient
 from loop.service.commands import reads
 from loop.service.commands.policies import actor_option
@@ -314,7 +316,7 @@ def show_unattributed(client: ApiClient, since: str | None, as_json: bool) -> No
 @org.command("records")
 @reads
 def list_records(client: ApiClient, as_json: bool) -> None:
-    """Every change of credentials, tree, directory and rules, after checking its hash chain.
+    """Every change of who may do what and who is charged, after checking its hash chain.
 
     JSON: {"rows": [...], "next": null}.
     """
@@ -330,6 +332,51 @@ def list_records(client: ApiClient, as_json: bool) -> None:
         Column("reason", "reason"),
     ]
     print_rows(answer["rows"], columns, "Nothing was changed yet.")
+    return None
+
+
+@org.group("content-mode")
+def content_mode() -> None:
+    """What is stored of texts, by node: all, no personal data, hashes, nothing."""
+
+
+@content_mode.command("show")
+@reads
+def show_content_modes(client: ApiClient, as_json: bool) -> None:
+    """The mode of each node today and where it comes from: a node or the settings.
+
+    JSON: {"rows": [...], "day", "default", "next": null}.
+    """
+    answer = client.get("/v1/org/content-modes")
+    if as_json:
+        return print_json(answer)
+    columns = [
+        Column("path", "path"),
+        Column("node_id", "node"),
+        Column("mode", "mode"),
+        Column("mode_from", "from"),
+    ]
+    print_rows(answer["rows"], columns, f"No organization: all is stored as {answer['default']}.")
+    return None
+
+
+@content_mode.command("set")
+@click.argument("node_id")
+@click.argument("mode", type=click.Choice([*CONTENT_MODES, INHERIT]))
+@why_option
+@actor_option
+@reads
+def set_content_mode(client: ApiClient, as_json: bool, **options: Any) -> None:
+    """Say what is stored of texts of a node and of those below it that say nothing themselves.
+
+    `inherit` takes the node's own mode away. Running collectors follow within seconds; what is
+    stored already stays. JSON: {"node_id", "changed", "mode", "mode_from"}.
+    """
+    answer = client.post("/v1/org/content-modes", options)
+    if as_json:
+        return print_json(answer)
+    change = "is stored as" if answer["changed"] else "was stored already as"
+    print_lines(f"{answer['node_id']} {change} {answer['mode']}, from {answer['mode_from']}.")
     return None
 
 
