@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from collectors.body_decoding import decode
-from collectors.content_modes import ContentModes
+from collectors.content_rules import ContentModes
 from collectors.conventions.convention import Convention, ToldSession
 from collectors.conventions.registry import known_conventions, load_conventions
 from collectors.conventions.token_counts import CACHE_UNTOLD

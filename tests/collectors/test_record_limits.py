@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from collectors.body_decoding import decode, validate
-from collectors.content_modes import ContentModes
+from collectors.content_rules import ContentModes
 from collectors.journal import Journal, JournalLimits
 from collectors.otlp_decoding import iso_time_us
 from collectors.otlp_http import otlp_app
@@ -145,7 +145,8 @@ def test_what_is_refused_at_the_door_is_counted_by_reason(tmp_path: Path) -> Non
     intake, good = IntakeLog(engine), log_body("s")
     tokens = {"": "", "secret": "payments"}
     with pipeline(tmp_path, intake=intake) as parts:
-        parts.journal.screen.modes = ContentModes("hashed", hash_key=b"k")  # counts are no content
+        modes = ContentModes("hashed", hash_key=b"k")  # counts are no content
+        parts.journal.screen.modes = lambda: modes
         with (
             running_server(otlp_app(parts.journal, authorise=tokens.get)) as url,
             httpx.Client(base_url=url) as client,
