@@ -27,6 +27,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ import uvloop
 from bench.ingest_grpc import send_grpc
 from bench.ingest_load import Body, as_json, make_bodies
 from bench.ingest_peers import PEERS, measure_peer
-from bench.ingest_report import write_results
+from bench.ingest_report import last_figures, write_results
 from bench.ingest_sender import Sent, send
 from loop.lake import Lake
 
@@ -213,8 +214,10 @@ def _thin(values: list[tuple[float, float]], most: int = 13) -> list[tuple[float
     return values[::step]
 
 
-def measure(seconds: float, soak: float, peers: Path | None, directory: Path) -> dict[str, Any]:
-    """All runs: the figures of the result file, by run."""
+def measure(
+    seconds: float, soak: float, peers: Path | None, only: Sequence[str], directory: Path
+) -> dict[str, Any]:
+    """The runs named in ``only``, or all: the figures of the result file, by run."""
     start_ns = time.time_ns() - 6 * 3_600_000_000_000
 
     def load(records: float, signals: tuple[str, ...] = SIGNALS, cohorts: int = 80) -> list[Body]:
@@ -235,29 +238,35 @@ def measure(seconds: float, soak: float, peers: Path | None, directory: Path) ->
 
     found: dict[str, Any] = {}
 
-    def note(name: str, figures: dict[str, Any]) -> None:
-        found[name] = figures
-        print(name, json.dumps(figures), flush=True)
+    def note(name: str, figures: Callable[[], dict[str, Any]]) -> None:
+        if not only or name in only:
+            found[name] = figures()
+            print(name, json.dumps(found[name]), flush=True)
 
-    note("full", run(directory / "full", at_full(load(seconds * 60_000))))
-    note("full_spans", run(directory / "spans", at_full(load(seconds * 40_000, ("traces",)))))
+    def run_at(name: str, sending: Callable[[], Sending]) -> None:
+        note(name, lambda: run(directory / name, sending()))
+
+    def calm() -> list[Body]:
+        return load(CALM_LOAD * seconds)
+
+    run_at("full", lambda: at_full(load(seconds * 60_000)))
+    run_at("full_spans", lambda: at_full(load(seconds * 40_000, ("traces",))))
     for peer in PEERS:
         environment = peers / peer.name if peers else None
-        if environment is None or not (environment / peer.command[0]).exists():
-            found[peer.name] = None
-            continue
-        spans = load(60_000, ("traces",), 8)
-        note(peer.name, measure_peer(peer, environment, spans, 10.0, directory / peer.name))
-    note("half", run(directory / "half", at_rate(load(HALF_LOAD * seconds), HALF_LOAD, seconds)))
-    note("calm", run(directory / "calm", at_rate(load(CALM_LOAD * seconds), CALM_LOAD, seconds)))
-    calm = load(CALM_LOAD * seconds)
-    in_json = [Body(body.signal, as_json(body), body.records) for body in calm]
-    note("calm_json", run(directory / "json", at_rate(
-        in_json, CALM_LOAD, seconds, media_type="application/json")))  # fmt: skip
-    note("calm_grpc", run(directory / "grpc", lambda collector: send_grpc(
-        collector.grpc_address, calm, CALM_LOAD, seconds)))  # fmt: skip
+        if environment is not None and (environment / peer.command[0]).exists():
+            note(peer.name, partial(measure_peer, peer, environment,
+                                    load(60_000, ("traces",), 8), 10.0,
+                                    directory / peer.name))  # fmt: skip
+    run_at("half", lambda: at_rate(load(HALF_LOAD * seconds), HALF_LOAD, seconds))
+    run_at("calm", lambda: at_rate(calm(), CALM_LOAD, seconds))
+    in_json = [Body(body.signal, as_json(body), body.records) for body in calm()]
+    run_at("calm_json", lambda: at_rate(
+        in_json, CALM_LOAD, seconds, media_type="application/json"))  # fmt: skip
+    in_protobuf = calm()
+    run_at("calm_grpc", lambda: lambda collector: send_grpc(
+        collector.grpc_address, in_protobuf, CALM_LOAD, seconds))  # fmt: skip
     if soak:
-        note("soak", run(directory / "soak", at_rate(load(SOAK_LOAD * soak), SOAK_LOAD, soak)))
+        run_at("soak", lambda: at_rate(load(SOAK_LOAD * soak), SOAK_LOAD, soak))
     return found
 
 
@@ -266,10 +275,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="of sending, in each run")
     parser.add_argument("--soak", type=float, default=0.0, help="seconds of the run for memory")
     parser.add_argument("--peers", type=Path, help="the folder that holds the peers' environments")
+    parser.add_argument("--only", nargs="*", default=(), help="these runs, beside the last figures")
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as directory:
-        figures = measure(arguments.seconds, arguments.soak, arguments.peers, Path(directory))
+        figures = measure(
+            arguments.seconds, arguments.soak, arguments.peers, arguments.only, Path(directory)
+        )
+    if arguments.only:
+        figures = last_figures() | figures
     settings = {
         "seconds": arguments.seconds,
         "soak_seconds": arguments.soak,

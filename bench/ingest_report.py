@@ -18,6 +18,11 @@ _RUNS = (
 )
 
 
+def last_figures() -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((RESULTS / "ingest.json").read_text())["figures"]
+    return figures
+
+
 def write_results(figures: dict[str, Any], settings: dict[str, Any]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     document = {"settings": settings, "figures": figures}
