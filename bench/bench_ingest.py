@@ -275,6 +275,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="of sending, in each run")
     parser.add_argument("--soak", type=float, default=0.0, help="seconds of the run for memory")
     parser.add_argument("--peers", type=Path, help="the folder that holds the peers' environments")
+    parser.add_argument("--remark", default="", help="said in the result, such as what ran beside")
     parser.add_argument("--only", nargs="*", default=(), help="these runs, beside the last figures")
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
@@ -290,6 +291,7 @@ def main() -> None:
         "connections": CONNECTIONS,
         "cpus": os.cpu_count(),
         "load_average_before": round(load_before, 1),
+        "remark": arguments.remark,
         "machine": platform.machine(),
         "python": platform.python_version(),
     }

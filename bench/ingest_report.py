@@ -50,6 +50,7 @@ def _report(figures: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         "",
         f"Machine: {settings['cpus']} CPUs ({settings['machine']}), Python {settings['python']};",
         f"load average {settings['load_average_before']} from other work when the run began.",
+        *([settings["remark"]] if settings.get("remark") else []),
         "",
         "| run | records/s acknowledged | records/s queryable | ack p50 ms | p99 | fresh p50 s "
         "| p99 | max |",
@@ -111,7 +112,7 @@ def _peers(figures: dict[str, Any]) -> list[str]:
         )
     return [
         "| peer | spans/s stored | turnwise is faster by | ack p50 ms | p99 | acknowledged, not "
-        "stored |",
+        "yet stored a minute later |",
         "|---|---|---|---|---|---|",
         *rows,
     ]
