@@ -3,7 +3,7 @@
 Small files of a day are joined, rows in order of session. In ``turns`` and ``contents`` a day is
 *settled* once much of it is new, or once nothing was added to it for a while: written anew with its
 current rows only, together with the days that its rows' predecessors lie under, all in one commit.
-Old files stay until the table's retention has passed (a week), so that pinned versions and running
+Old files stay until vacuum takes them (after a week), so that pinned versions and running
 queries can be read.
 """
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from loop.domain.errors import Conflict
 from loop.lake.data_files import DataFile
-from loop.lake.delta_log import DeltaLog
+from loop.lake.delta_log import CHECKPOINT_COMMITS, DeltaLog
 from loop.lake.queries import LakeQueries
 from loop.lake.rows import to_stored
 
@@ -31,8 +31,9 @@ class LakePolicy:
     together then costs at most some four times what writing did. ``rest_seconds``: a day to which
     nothing was added for so long is settled, however little is open. ``target_bytes``: files up to
     half of it are joined. ``part_rows`` and ``part_bytes`` cut a day into files by session, and
-    bound what settling holds in memory. ``retention_hours``: how long files that no version needs
-    any more stay for pinned versions and running queries.
+    bound what settling holds in memory. ``vacuum_hours``: how long files that the newest
+    version does not name stay, for pinned versions and running queries. ``checkpoint_commits``:
+    commits between two checkpoints, so that opening a table reads few log files.
     """
 
     settle_share: float = 0.25
@@ -40,7 +41,8 @@ class LakePolicy:
     target_bytes: int = 128 * 1024 * 1024
     part_rows: int = 1_000_000
     part_bytes: int = 128 * 1024 * 1024
-    retention_hours: int = 168
+    vacuum_hours: int = 168
+    checkpoint_commits: int = CHECKPOINT_COMMITS
 
 
 DEFAULT_POLICY = LakePolicy()
@@ -72,8 +74,11 @@ def compact_table(log: DeltaLog, queries: LakeQueries, policy: LakePolicy = DEFA
         except Conflict:
             pass
         if before:
-            retention_hours = policy.retention_hours
-            log.change(lambda table: table.vacuum(retention_hours, dry_run=False))
+            hours = policy.vacuum_hours
+            # delta-rs alone would refuse less than a week.
+            log.change(
+                lambda table: table.vacuum(hours, dry_run=False, enforce_retention_duration=False)
+            )
         return before - len(log.snapshot().files)
 
 

@@ -71,10 +71,16 @@ EMPTY = Snapshot(-1, (), frozenset())
 class DeltaLog:
     """A table that is created by its first write and reads as empty before."""
 
-    def __init__(self, store: ObjectStore, schema: TableSchema) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        schema: TableSchema,
+        checkpoint_commits: int = CHECKPOINT_COMMITS,
+    ) -> None:
         self.store = store
         self.schema = schema
         self.uri = store.table_uri(schema.name)
+        self._checkpoint_commits = checkpoint_commits
         self._options = dict(store.options) or None
         self._writer: DeltaTable | None = None
         self._reader: DeltaTable | None = None
@@ -270,7 +276,7 @@ class DeltaLog:
             if named
             else {"delta.dataSkippingNumIndexedCols": "0"}
         )
-        return {"delta.checkpointInterval": str(CHECKPOINT_COMMITS), **kept}
+        return {"delta.checkpointInterval": str(self._checkpoint_commits), **kept}
 
 
 def _open(uri: str, options: dict[str, str] | None) -> DeltaTable | None:

@@ -62,7 +62,8 @@ class Lake:
         ``TURNWISE_S3_ENDPOINT``. Raises :class:`BadInput` for an address that names no store.
         """
         store = locate_store(store_uri, storage_options)
-        return cls({schema.name: DeltaLog(store, schema) for schema in TABLES}, policy)
+        commits = policy.checkpoint_commits
+        return cls({schema.name: DeltaLog(store, schema, commits) for schema in TABLES}, policy)
 
     def write_events(self, events: Sequence[Event], *, journal: str, position: int) -> None:
         """Appends events. A position of a journal that is in (or a later one) is a no-op."""

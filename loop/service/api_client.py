@@ -7,7 +7,8 @@ application assembled here. So every command prints what the API answers, either
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,6 +29,7 @@ ERRORS: Mapping[str, type[TurnwiseError]] = {
     kind.code: kind for kind in (BadInput, Conflict, Corrupt, NotFound, Refused, Unavailable)
 } | {"unauthorized": Refused, "method_not_allowed": BadInput}
 TIMEOUT_SECONDS = 120.0
+WATCH_SECONDS = 0.5  # between two looks at what long work is at
 IN_PROCESS_HOST = "turnwise"  # the name that an application in this process is called by
 
 
@@ -70,9 +72,42 @@ class ApiClient:
     def request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return self._read(method, path, self._send(method, path, **options))
 
+    def watch(
+        self, path: str, document: object, tell: Callable[[str], None], work: str
+    ) -> dict[str, Any]:
+        """Posts what takes long, and tells meanwhile each step that the server is at.
+
+        ``work`` is the path that answers with what runs; where it can't be read, nothing is told.
+        """
+        return self._read("POST", path, self._watched(path, document, tell, work))
+
+    def _watched(
+        self, path: str, document: object, tell: Callable[[str], None], work: str
+    ) -> httpx.Response:
+        async def run() -> httpx.Response:
+            asked = asyncio.create_task(self._client.post(path, json=document, timeout=None))
+            told = ""
+            while not (await asyncio.wait({asked}, timeout=WATCH_SECONDS))[0]:
+                step = await self._step(work)
+                if step and step != told:
+                    tell(step)
+                    told = step
+            return await asked
+
+        return self._run(run())
+
+    async def _step(self, work: str) -> str:
+        with suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+            rows = (await self._client.get(work)).json()["rows"]
+            return "; ".join(f"{row['verb']}: {row['step']}" for row in rows if row["step"])
+        return ""
+
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return self._run(self._client.request(method, path, **options))
+
+    def _run(self, asking: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
         try:
-            return self._runner.run(self._client.request(method, path, **options))
+            return self._runner.run(asking)
         except httpx.HTTPError as error:
             raise Unavailable(
                 f"{self._client.base_url} does not answer.",

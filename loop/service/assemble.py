@@ -30,6 +30,7 @@ from loop.domain.content_modes import parse_mode
 from loop.domain.errors import Conflict
 from loop.domain.money import PriceBook
 from loop.lake import Lake
+from loop.lake.compaction import LakePolicy
 from loop.ledger.billing_store import BillingStore
 from loop.ledger.budgets import BudgetBook
 from loop.ledger.charge_table import ChargeTable
@@ -41,6 +42,7 @@ from loop.ledger.pricing import Pricing
 from loop.ledger.statement_store import StatementStore
 from loop.service.budget_stage import BudgetKeeper
 from loop.service.settings import Settings
+from loop.service.work_progress import WorkProgress
 from optimizers.run_records import RunRecords
 from routing_policies.publication import PublicationSource
 from routing_policies.rollout import RolloutController
@@ -62,7 +64,14 @@ class Parts:
         options = {}
         if self.settings.s3_endpoint:
             options["AWS_ENDPOINT_URL"] = self.settings.s3_endpoint
-        return Lake.open(self.settings.lake_uri, options or None)
+        settings = self.settings
+        policy = LakePolicy(
+            settle_share=settings.lake_settle_share,
+            target_bytes=settings.lake_target_bytes,
+            vacuum_hours=settings.lake_vacuum_hours,
+            checkpoint_commits=settings.lake_checkpoint_commits,
+        )
+        return Lake.open(settings.lake_uri, options or None, policy)
 
     @cached_property
     def engine(self) -> Engine:
@@ -182,6 +191,10 @@ class Parts:
     @cached_property
     def erasures(self) -> ErasureLog:
         return ErasureLog(self.engine)
+
+    @cached_property
+    def work(self) -> WorkProgress:
+        return WorkProgress()
 
     @cached_property
     def stage_log(self) -> StageLog:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,14 @@ ERASED_ORDER = (
     "turns",
     "charges",
 )
-Progress = Callable[[str], None]
-
-
-def _silent(_: str) -> None:
-    pass
 
 
 class LakeKeeper:
     """The verbs of ``turnwise lake``. Each returns what the API answers."""
 
-    def __init__(self, parts: Parts, progress: Progress = _silent) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._progress = progress
+        self._progress = parts.work.note
         self.holds = parts.holds
         self.erasures = parts.erasures
         self._jobs = parts.settings.data_dir / "erasures"
@@ -94,7 +89,11 @@ class LakeKeeper:
     def compact(self, tables: Collection[str] = ()) -> dict[str, Any]:
         """Files saved by table. Safe beside a running server: of two, one gives way."""
         self._check_names(tables)
-        saved = self._parts.lake.compact(tables or None)
+        saved: dict[str, int] = {}
+        for name in self._parts.lake.tables:
+            if not tables or name in tables:
+                self._progress(f"compacting {name}")
+                saved |= self._parts.lake.compact([name])
         return {"rows": [{"table": n, "files_saved": s} for n, s in saved.items()], "next": None}
 
     def restore(
@@ -197,14 +196,17 @@ class LakeKeeper:
             self._write_job(job)
             return self._run_job(job)
 
-    def resume(self) -> dict[str, Any]:
-        """Ends the erasures that were cut off."""
+    def resume(self, *, dry_run: bool = True) -> dict[str, Any]:
+        """Ends the erasures that were cut off, or says which there are."""
+        if dry_run:
+            rows = [{"erasure_id": path.stem} for path in self._job_files()]
+            return {"rows": rows, "next": None, "dry_run": True}
         rows = []
         for path in self._job_files():
             job = json.loads(path.read_text())
             with maintenance(self._parts):
                 rows.append(self._run_job(job))
-        return {"rows": rows, "next": None}
+        return {"rows": rows, "next": None, "dry_run": False}
 
     def _run_job(self, job: dict[str, Any]) -> dict[str, Any]:
         """Every step may be done again: a job that was cut off starts over."""

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute
 
 from loop.domain.errors import BadInput
 from loop.service.assemble import Parts
-from loop.service.http_api import get, post
+from loop.service.http_api import Answer, get, post
 from loop.service.lake_keeping import LakeKeeper
 
 
@@ -19,6 +19,13 @@ def lake_routes(parts: Parts) -> list[BaseRoute]:
 
     def keeper() -> LakeKeeper:
         return LakeKeeper(parts)
+
+    def long(verb: str, path: str, act: Answer) -> BaseRoute:
+        def answer(request: Request, document: dict[str, Any]) -> dict[str, Any]:
+            with parts.work.running(verb):
+                return act(request, document)
+
+        return post(path, answer)
 
     def restore(_: Request, document: dict[str, Any]) -> dict[str, Any]:
         version = document.get("version")
@@ -49,12 +56,17 @@ def lake_routes(parts: Parts) -> list[BaseRoute]:
 
     return [
         get("/v1/lake", lambda request, _: keeper().status()),
-        post("/v1/lake/verify", lambda request, document: keeper().verify(_tables(document))),
-        post("/v1/lake/compact", lambda request, document: keeper().compact(_tables(document))),
-        post("/v1/lake/restore", restore),
+        get("/v1/lake/work", lambda request, _: _rows(parts.work.rows())),
+        long("verify", "/v1/lake/verify", lambda _, body: keeper().verify(_tables(body))),
+        long("compact", "/v1/lake/compact", lambda _, body: keeper().compact(_tables(body))),
+        long("restore", "/v1/lake/restore", restore),
         get("/v1/lake/erasures", lambda request, _: _rows(keeper().erasures.list())),
-        post("/v1/lake/erasures", erase),
-        post("/v1/lake/erasures/resume", lambda request, _: keeper().resume()),
+        long("erase", "/v1/lake/erasures", erase),
+        long(
+            "erase",
+            "/v1/lake/erasures/resume",
+            lambda _, document: keeper().resume(dry_run=_is_dry_run(document)),
+        ),
         get("/v1/lake/holds", lambda request, _: _rows(keeper().holds.list())),
         post("/v1/lake/holds", hold),
         post(

@@ -88,6 +88,7 @@ RULES: Mapping[str, RouteRule] = {
     "POST /v1/billing-reports": ADMIN,
     "POST /v1/billing-reports/fetch": ADMIN,
     "GET /v1/lake": READ_ALL,
+    "GET /v1/lake/work": ADMIN,
     "GET /v1/lake/erasures": ADMIN,
     "GET /v1/lake/holds": ADMIN,
     "POST /v1/lake/verify": ADMIN,

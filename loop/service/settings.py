@@ -232,6 +232,27 @@ class Settings:
         "Reconciliation fails when the residual is more than this share of what was billed.",
         env="TURNWISE_RECONCILIATION_LIMIT_SHARE",
     )
+    lake_target_bytes: int = setting(
+        128 * 1024 * 1024,
+        "Compaction: files of a day are joined up to this size.",
+        env="TURNWISE_LAKE_TARGET_BYTES",
+    )
+    lake_settle_share: float = setting(
+        0.25,
+        "Compaction: a day is settled once this share of its rows was added since.",
+        env="TURNWISE_LAKE_SETTLE_SHARE",
+    )
+    lake_vacuum_hours: int = setting(
+        168,
+        "Files that the newest version does not name go after this long; until then older versions "
+        "can be read and restored. Longer than the longest query.",
+        env="TURNWISE_LAKE_VACUUM_HOURS",
+    )
+    lake_checkpoint_commits: int = setting(
+        20,
+        "Commits between two checkpoints of a table's log.",
+        env="TURNWISE_LAKE_CHECKPOINT_COMMITS",
+    )
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from loop.domain.errors import BadInput, NotFound, Refused
 from loop.lake import Lake
 from loop.ledger.chargeback import spend
+from loop.service import api_client
 from loop.service.assemble import Parts, assemble
 from loop.service.command_line import turnwise
 from loop.service.lake_keeping import LakeKeeper
@@ -201,3 +202,52 @@ def test_holds_are_kept_by_the_command_line(parts: Parts, tmp_path: Path) -> Non
     code, out, _ = run(tmp_path, "hold", "list", "--json")
     assert [row["released_at_us"] is None for row in json.loads(out)["rows"]] == [False]
     assert spend(parts.lake, ["developer"])[0]["developer"] == "erased"
+
+
+@pytest.mark.parametrize("verb", ["compact", "verify"])
+def test_long_work_says_what_it_is_at(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Data stays on stdout; each step is told once on stderr."""
+    monkeypatch.setattr(api_client, "WATCH_SECONDS", 0.001)
+    code, out, err = run(tmp_path, verb, "--json")
+    assert code == 0
+    assert json.loads(out)["next"] is None
+    steps = [line for line in err.splitlines() if line.startswith(f"{verb}: ")]
+    assert steps
+    assert len(steps) == len(set(steps))
+
+
+def test_an_erasure_is_resumed_with_yes_only(parts: Parts, tmp_path: Path) -> None:
+    jobs = tmp_path / "erasures"
+    jobs.mkdir()
+    job = {"erasure_id": "erasure-1", "developer": "dana@example.com", "sessions": ["s1"]}
+    (jobs / "erasure-1.json").write_text(
+        json.dumps(job | {"asked_by": "counsel", "reason": "asked", "at_us": 1})
+    )
+    code, out, err = run(tmp_path, "erase", "--resume")
+    assert (code, out) == (0, "erasure-1 cut off\n")
+    assert "Nothing was changed" in err
+    assert parts.lake.turns_of(["s1"])
+    code, out, _ = run(tmp_path, "erase", "--resume", "--yes")
+    assert (code, out) == (0, "erasure-1 ended\n")
+    assert Lake.open(str(tmp_path / "lake")).turns_of(["s1"]) == []
+
+
+def test_the_settings_keep_the_lake(tmp_path: Path) -> None:
+    environment = {
+        "TURNWISE_LAKE_VACUUM_HOURS": "1",
+        "TURNWISE_LAKE_TARGET_BYTES": "1000",
+        "TURNWISE_LAKE_CHECKPOINT_COMMITS": "2",
+    }
+    parts = assemble(load_settings(environment, data_dir=tmp_path))
+    for revision in (1, 2, 3):
+        parts.lake.write_turns([turn(revision)], [], revision=revision)
+    parts.lake.compact()
+    log = parts.lake.tables["turns"]
+    assert list((tmp_path / "lake" / "turns" / "_delta_log").glob("*.checkpoint.parquet"))
+    table = log.open_table()
+    assert table is not None
+    assert table.metadata().configuration["delta.checkpointInterval"] == "2"
+    assert LakeKeeper(parts).status()["policy"]["vacuum_hours"] == 1
+    parts.close()
