@@ -16,14 +16,15 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
 import orjson
 
 from collectors.personal_data import redact_personal
-from collectors.redaction import redact, redact_named
+from collectors.redaction import redact, redact_bytes, redact_named
 from loop.domain.content_modes import ContentMode
 
 CONTENT_NAMES = frozenset(
@@ -72,12 +73,12 @@ def is_content(name: str, text: str) -> bool:
     """Whether the value of an attribute is content."""
     if name == "body" and text.startswith(_EVENT_BODY) and len(text) < LONG_CHARS:
         return False  # the event's name
-    return (
-        name in CONTENT_NAMES
-        or name.startswith(CONTENT_PREFIXES)
-        or len(text) > LONG_CHARS
-        or "\n" in text
-    )
+    return _names_content(name) or len(text) > LONG_CHARS or "\n" in text
+
+
+@lru_cache(maxsize=4096)
+def _names_content(name: str) -> bool:
+    return name in CONTENT_NAMES or name.startswith(CONTENT_PREFIXES)
 
 
 def hidden_chars(text: str) -> int | None:
@@ -91,10 +92,15 @@ def hidden_chars(text: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Treatment:
-    """What is done to the texts of one record."""
+    """What is done to the texts of one record. ``searches``: secrets are looked for."""
 
     mode: ContentMode = "full"
     hash_key: bytes = field(default=b"", repr=False)
+    searches: bool = True
+
+    def without_search(self) -> Treatment:
+        """The same for texts in which a scan has found that there can be no secret."""
+        return replace(self, searches=False) if self.searches else self
 
     @property
     def hides(self) -> bool:
@@ -105,17 +111,26 @@ class Treatment:
         """The value of an attribute of that name, as it may be stored."""
         if self.mode != "full" and is_content(name, text):
             return self.parameters(text) if name == "tool_parameters" else self.content(text)
-        return redact_named(name, text)
+        return redact_named(name, text) if self.searches else text
+
+    def name(self, name: str) -> str:
+        """A key, as it may be stored."""
+        return redact(name) if self.searches else name
+
+    def octets(self, content: bytes) -> bytes:
+        """Bytes outside of content, as they may be stored."""
+        return redact_bytes(content) if self.searches else content
 
     def content(self, text: str) -> str:
         """A text that is content, as it may be stored."""
-        if self.mode == "full":
-            return redact(text)
-        if self.mode == "redacted":
-            return redact_personal(redact(text))
-        if not text or text == _CLIENT_MARK or _MARK.fullmatch(text):
+        if not self.hides:
+            cleaned = redact(text) if self.searches else text
+            return cleaned if self.mode == "full" else redact_personal(cleaned)
+        if not text or text == _CLIENT_MARK or (text[-1] == "]" and _MARK.fullmatch(text)):
             return text
-        head = next((head for head in KEPT_HEADS if text.startswith(head)), "")
+        head = ""
+        if text.startswith(KEPT_HEADS):
+            head = next(head for head in KEPT_HEADS if text.startswith(head))
         if self.mode == "none":
             return f"{head}[NOT STORED:{len(text)}]"
         return f"{head}[HASHED:{self._hash(text)}:{len(text)}]"
@@ -129,9 +144,9 @@ class Treatment:
         if not isinstance(given, dict):
             return self.content(text)
         kept = {
-            redact(name): value
+            self.name(name): value
             if not isinstance(value, str | list | dict)
-            else redact_named(name, value)
+            else (redact_named(name, value) if self.searches else value)
             if name in _KEPT_PARAMETERS and isinstance(value, str)
             else self.content(value if isinstance(value, str) else orjson.dumps(value).decode())
             for name, value in given.items()

@@ -10,13 +10,14 @@ import base64
 import binascii
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from collectors.content_modes import CONTENT_NAMES, Treatment
 from collectors.content_rules import ContentModes
-from collectors.redaction import may_hold_secrets, redact, redact_bytes, redact_split
+from collectors.redaction import may_hold_secrets, redact_split
 
 MAX_DEPTH = 200
 _TOO_DEEP = "[nested too deeply]"
@@ -35,64 +36,73 @@ _RECORDS = {
 _OBJECTS = frozenset(("input", "toolUseResult", "structuredPatch"))
 
 
-def screen_otlp(signal: str, document: Any, modes: ContentModes, credential: str) -> Any:
-    """An OTLP/JSON request; each record under the mode of its own labels."""
+def screen_otlp(
+    signal: str, document: Any, modes: ContentModes, credential: str, *, is_clean: bool = False
+) -> Any:
+    """An OTLP/JSON request; each record under the mode of its own labels. ``is_clean``: there can
+    be no secret in it, so that only content is looked for."""
     groups_key, scopes_key, records_key = _RECORDS[signal]
+    unlabelled = modes.treatment(credential, _no_label)
+    if is_clean:
+        unlabelled = unlabelled.without_search()
     if not isinstance(document, dict) or not isinstance(document.get(groups_key), list):
-        return screen_document(document, modes.treatment(credential, _no_label))
+        return screen_document(document, unlabelled)
     rest = {key: value for key, value in document.items() if key != groups_key}
-    screened = screen_document(rest, modes.treatment(credential, _no_label))
-    screened[groups_key] = [
-        _group(group, scopes_key, records_key, modes, credential) for group in document[groups_key]
-    ]
+    screened = screen_document(rest, unlabelled)
+    walk = _Records(scopes_key, records_key, modes, credential, is_clean)
+    screened[groups_key] = [walk.group(group) for group in document[groups_key]]
     return screened
 
 
-def _group(
-    group: Any, scopes_key: str, records_key: str, modes: ContentModes, credential: str
-) -> Any:
-    if not isinstance(group, dict):
-        return group
-    resource = _labels(group.get("resource"))
-    treatment = modes.treatment(credential, lambda name: resource.get(name, ""))
-    screened = {
-        redact(key): _walk(value, treatment, key, False, 1)
-        for key, value in group.items()
-        if key != scopes_key
-    }
-    if scopes_key in group:
-        screened[scopes_key] = [
-            _scope(scoped, records_key, modes, credential, resource, treatment)
-            for scoped in _list(group[scopes_key])
-        ]
-    return screened
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """The way down to the records of one request, and what each is screened by."""
 
+    scopes_key: str
+    records_key: str
+    modes: ContentModes
+    credential: str
+    is_clean: bool
 
-def _scope(
-    scoped: Any,
-    records_key: str,
-    modes: ContentModes,
-    credential: str,
-    resource: Mapping[str, str],
-    outer: Treatment,
-) -> Any:
-    if not isinstance(scoped, dict):
-        return scoped
-    screened = {
-        redact(key): _walk(value, outer, key, False, 2)
-        for key, value in scoped.items()
-        if key != records_key
-    }
-    if records_key in scoped:
-        records = []
-        for record in _list(scoped[records_key]):
-            labels = {**resource, **_labels(record)}
-            treatment = modes.treatment(credential, lambda name, of=labels: of.get(name, ""))  # type: ignore[misc]
-            if treatment.mode != "full" or may_hold_secrets(orjson.dumps(record)):
-                record = _walk(record, treatment, "", False, 3)
-            records.append(record)
-        screened[records_key] = _split_records(records)
-    return screened
+    def group(self, group: Any) -> Any:
+        if not isinstance(group, dict):
+            return group
+        resource = _labels(group.get("resource")) if self.modes.asked else {}
+        treatment = self.modes.treatment(self.credential, lambda name: resource.get(name, ""))
+        if self.is_clean:
+            treatment = treatment.without_search()
+        screened = {
+            treatment.name(key): _walk(value, treatment, key, False, 1)
+            for key, value in group.items()
+            if key != self.scopes_key
+        }
+        if self.scopes_key in group:
+            screened[self.scopes_key] = [
+                self._scope(scoped, resource, treatment) for scoped in _list(group[self.scopes_key])
+            ]
+        return screened
+
+    def _scope(self, scoped: Any, resource: Mapping[str, str], outer: Treatment) -> Any:
+        if not isinstance(scoped, dict):
+            return scoped
+        screened = {
+            outer.name(key): _walk(value, outer, key, False, 2)
+            for key, value in scoped.items()
+            if key != self.records_key
+        }
+        if self.records_key in scoped:
+            found = [self._record(record, resource) for record in _list(scoped[self.records_key])]
+            screened[self.records_key] = found if self.is_clean else _split_records(found)
+        return screened
+
+    def _record(self, record: Any, resource: Mapping[str, str]) -> Any:
+        labels = {**resource, **_labels(record)} if self.modes.asked else resource
+        treatment = self.modes.treatment(self.credential, lambda name: labels.get(name, ""))
+        if self.is_clean or _is_clean(record):
+            if treatment.mode == "full":
+                return record
+            treatment = treatment.without_search()
+        return _walk(record, treatment, "", False, 3)
 
 
 def screen_document(document: Any, treatment: Treatment) -> Any:
@@ -105,7 +115,7 @@ def _walk(node: Any, treatment: Treatment, name: str, inside: bool, depth: int) 
         if name == "bytesValue":
             return _screen_base64(node, treatment, inside)
         return treatment.content(node) if inside else treatment.value(name, node)
-    if isinstance(node, dict | list) and _is_clean(node, treatment):
+    if treatment.mode == "full" and isinstance(node, dict | list) and _is_clean(node):
         return node
     if isinstance(node, dict):
         if depth > MAX_DEPTH:
@@ -117,14 +127,12 @@ def _walk(node: Any, treatment: Treatment, name: str, inside: bool, depth: int) 
         if depth > MAX_DEPTH:
             return _TOO_DEEP
         items = [_walk(item, treatment, name, inside, depth + 1) for item in node]
-        return items if treatment.hides else _split_items(items)
+        return items if treatment.hides or not treatment.searches else _split_items(items)
     return node
 
 
-def _is_clean(node: Any, treatment: Treatment) -> bool:
+def _is_clean(node: Any) -> bool:
     """Whether nothing in it can be a secret: most of a document is passed over by one scan."""
-    if treatment.mode != "full":
-        return False
     dumped = orjson.dumps(node)
     return b'"bytesValue"' not in dumped and not may_hold_secrets(dumped)
 
@@ -135,15 +143,19 @@ def _walk_object(
     key = node.get("key")
     if isinstance(key, str) and "value" in node:  # an OTLP attribute
         given = node["value"]
+        if not treatment.searches and not inside and len(node) == 2 and _is_simple(given):
+            text = given.get("stringValue")
+            kept_text = text if text is None else treatment.value(key, text)
+            return node if kept_text is text else {"key": key, "value": {"stringValue": kept_text}}
         is_plain = isinstance(given, dict) and "stringValue" in given
         is_hidden = inside or (treatment.mode != "full" and key in CONTENT_NAMES and not is_plain)
         kept = {
-            _key(other, node): _walk(value, treatment, other, inside, depth + 1)
+            _key(other, node, treatment): _walk(value, treatment, other, inside, depth + 1)
             for other, value in node.items()
             if other not in ("key", "value")
         }
         return {
-            "key": redact(key),
+            "key": treatment.name(key),
             "value": _walk(given, treatment, key, is_hidden, depth + 1),
             **kept,
         }
@@ -159,7 +171,9 @@ def _walk_object(
             and not isinstance(value, str)
             and other in ("error", "input", "toolUseResult")
         )
-        screened[_key(other, screened)] = _walk(value, treatment, inner, hidden, depth + 1)
+        screened[_key(other, screened, treatment)] = _walk(
+            value, treatment, inner, hidden, depth + 1
+        )
     return screened
 
 
@@ -167,9 +181,19 @@ def _is_any_value(name: str) -> bool:
     return name in ("arrayValue", "kvlistValue", "values")
 
 
-def _key(name: str, taken: Mapping[str, Any]) -> str:
+def _is_simple(value: Any) -> bool:
+    """Whether an attribute's value is one text, or a number that is written as one."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    (kind, given) = next(iter(value.items()))
+    if kind == "stringValue":
+        return isinstance(given, str)
+    return isinstance(given, int | float)
+
+
+def _key(name: str, taken: Mapping[str, Any], treatment: Treatment) -> str:
     """The key without secrets; a second one that reads the same then gets a number."""
-    redacted = key = redact(name)
+    redacted = key = treatment.name(name)
     number = 2
     while key != name and key in taken:
         key = f"{redacted}#{number}"
@@ -184,7 +208,7 @@ def _screen_base64(text: str, treatment: Treatment, inside: bool) -> str:
         return treatment.value("", text)
     if inside and treatment.hides:
         return base64.b64encode(treatment.content(text).encode()).decode()
-    cleaned = redact_bytes(content)
+    cleaned = treatment.octets(content)
     return text if cleaned == content else base64.b64encode(cleaned).decode()
 
 

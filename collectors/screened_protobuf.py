@@ -8,48 +8,55 @@ from __future__ import annotations
 
 from typing import Any
 
-from collectors.content_modes import CONTENT_NAMES, Treatment
+from collectors.content_modes import CONTENT_NAMES, Treatment, is_content
 from collectors.content_rules import ContentModes
-from collectors.redaction import may_hold_secrets, redact, redact_bytes, redact_split
+from collectors.redaction import may_hold_secrets, redact_split
 
 _GROUPS = {
     "logs": ("resource_logs", "scope_logs", "log_records"),
     "traces": ("resource_spans", "scope_spans", "spans"),
     "metrics": ("resource_metrics", "scope_metrics", "metrics"),
 }
+_NESTED = frozenset(("array_value", "kvlist_value", "bytes_value"))
 _MIN_BYTES = 20  # ids of traces and spans are shorter
 _KEY_VALUE = "opentelemetry.proto.common.v1.KeyValue"
 _STATUS = "opentelemetry.proto.trace.v1.Status"
 
 
-def screen_request(signal: str, request: Any, modes: ContentModes, credential: str) -> bool:
-    """Changes a request in place; whether anything of it was changed."""
+def screen_request(
+    signal: str, request: Any, modes: ContentModes, credential: str, *, is_clean: bool = False
+) -> bool:
+    """Changes a request in place; whether anything of it was changed. ``is_clean``: there can be
+    no secret in it, so that only content is looked for."""
     groups, scopes, records = _GROUPS[signal]
     changed = False
     for group in getattr(request, groups):
         resource = _labels(group.resource.attributes, modes)
-        outer = _Walk(modes.treatment(credential, lambda name, of=resource: of.get(name, "")))  # type: ignore[misc]
+        treatment = modes.treatment(credential, lambda name, of=resource: of.get(name, ""))  # type: ignore[misc]
+        outer = _Walk(treatment.without_search() if is_clean else treatment)
         outer.fields(group, leave_out=scopes)
         for scoped in getattr(group, scopes):
             outer.fields(scoped, leave_out=records)
             found = getattr(scoped, records)
             for record in found:
-                changed |= _screen_record(record, resource, modes, credential)
-            if signal == "logs":
+                changed |= _screen_record(record, resource, modes, credential, is_clean)
+            if signal == "logs" and not is_clean:
                 changed |= _split_records(found)
         changed |= outer.changed
     return changed
 
 
 def _screen_record(
-    record: Any, resource: dict[str, str], modes: ContentModes, credential: str
+    record: Any, resource: dict[str, str], modes: ContentModes, credential: str, is_clean: bool
 ) -> bool:
     labels = resource
     if modes.asked and hasattr(record, "attributes"):
         labels = {**resource, **_labels(record.attributes, modes)}
     treatment = modes.treatment(credential, lambda name: labels.get(name, ""))
-    if treatment.mode == "full" and not may_hold_secrets(record.SerializeToString()):
-        return False
+    if is_clean or not may_hold_secrets(record.SerializeToString()):
+        if treatment.mode == "full":
+            return False
+        treatment = treatment.without_search()
     walk = _Walk(treatment)
     walk.fields(record)
     return walk.changed
@@ -66,6 +73,7 @@ class _Walk:
 
     def __init__(self, treatment: Treatment) -> None:
         self._treatment = treatment
+        self._looks_across = treatment.searches and not treatment.hides
         self.changed = False
 
     def fields(
@@ -78,11 +86,13 @@ class _Walk:
             if field.name == leave_out:
                 continue
             is_list = hasattr(value, "append")
-            if field.message_type is not None:
+            if field.name == "attributes" and is_list:
+                self._attributes(value, inside)
+            elif field.message_type is not None:
                 inner = name if name else field.name
                 for item in value if is_list else (value,):
                     self.fields(item, inner, inside=inside)
-                if field.name == "values" and is_list and not self._treatment.hides:
+                if field.name == "values" and is_list and self._looks_across:
                     self._split(value)
             elif is_list:
                 self._list(value, name or field.name, inside)
@@ -91,16 +101,35 @@ class _Walk:
             elif isinstance(value, bytes) and len(value) >= _MIN_BYTES:
                 self._bytes(message, field.name, value, inside)
 
+    def _attributes(self, pairs: Any, inside: bool) -> None:
+        if self._treatment.searches or inside:
+            for pair in pairs:
+                self._attribute(pair, inside)
+            return
+        for pair in pairs:  # nearly all are short texts and numbers that are no content
+            value = pair.value
+            kind = value.WhichOneof("value")
+            if kind == "string_value":
+                if is_content(pair.key, value.string_value):
+                    self._attribute(pair, inside)
+            elif kind in _NESTED:
+                self._attribute(pair, inside)
+
     def _attribute(self, pair: Any, inside: bool) -> None:
         name = pair.key
-        key = redact(name)
+        key = self._treatment.name(name)
         if key != name:
             pair.key = key
             self.changed = True
         value = pair.value
-        if value.HasField("string_value"):
-            self._text(value, "string_value", value.string_value, name, inside)
-        elif value.WhichOneof("value") in ("array_value", "kvlist_value", "bytes_value"):
+        kind = value.WhichOneof("value")
+        if kind == "string_value":
+            text = value.string_value
+            kept = self._treatment.content(text) if inside else self._treatment.value(name, text)
+            if kept != text:
+                value.string_value = kept
+                self.changed = True
+        elif kind in _NESTED:
             is_hidden = inside or (self._treatment.mode != "full" and name in CONTENT_NAMES)
             self.fields(value, name, inside=is_hidden)
 
@@ -128,7 +157,7 @@ class _Walk:
         if inside and self._treatment.hides:
             kept = self._treatment.content(content.decode("latin-1")).encode()
         else:
-            kept = redact_bytes(content)
+            kept = self._treatment.octets(content)
         if kept != content:
             setattr(message, field, kept)
             self.changed = True

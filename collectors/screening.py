@@ -53,14 +53,15 @@ class Screen:
         modes = self.modes()
         keeps_texts = kind == "decisions" or modes.is_always_full()
         # Lines are looked into one by one, so a look at all of them first would be one too many.
-        if keeps_texts and kind != "transcript" and not may_hold_secrets(body):
+        is_clean = kind != "transcript" and not may_hold_secrets(body)
+        if keeps_texts and is_clean:
             return body
         try:
             if content_type == "protobuf":
-                return _screen_protobuf(kind, body, modes, credential)
+                return _screen_protobuf(kind, body, modes, credential, is_clean)
             if kind == "transcript":
                 return _screen_lines(body, modes, credential)
-            return _screen_json(kind, body, modes, credential)
+            return _screen_json(kind, body, modes, credential, is_clean)
         except (BadInput, orjson.JSONDecodeError, RecursionError):
             if not keeps_texts:
                 raise BadInput(
@@ -70,9 +71,13 @@ class Screen:
             return redact_bytes(body)
 
 
-def _screen_protobuf(signal: str, body: bytes, modes: ContentModes, credential: str) -> bytes:
+def _screen_protobuf(
+    signal: str, body: bytes, modes: ContentModes, credential: str, is_clean: bool
+) -> bytes:
     request = parse(signal, body)
-    changed = screened_protobuf.screen_request(signal, request, modes, credential)
+    changed = screened_protobuf.screen_request(
+        signal, request, modes, credential, is_clean=is_clean
+    )
     # What this version has no name for can't be looked into: such fields are not kept.
     request.DiscardUnknownFields()
     if not changed and request.ByteSize() == len(body):
@@ -81,12 +86,14 @@ def _screen_protobuf(signal: str, body: bytes, modes: ContentModes, credential: 
     return screened
 
 
-def _screen_json(kind: str, body: bytes, modes: ContentModes, credential: str) -> bytes:
+def _screen_json(
+    kind: str, body: bytes, modes: ContentModes, credential: str, is_clean: bool
+) -> bytes:
     document = orjson.loads(body)
     if kind == "decisions":
         screened = screen_document(document, _KEEP_TEXTS.treatment("", _no_label))
     else:
-        screened = screen_otlp(kind, document, modes, credential)
+        screened = screen_otlp(kind, document, modes, credential, is_clean=is_clean)
     return body if screened == document else orjson.dumps(screened)
 
 
@@ -97,15 +104,16 @@ def _screen_lines(body: bytes, modes: ContentModes, credential: str) -> bytes:
     given = body.split(b"\n")
     is_clean = False
     for number, line in enumerate(given):
-        if treatment.mode == "full":
-            # Most lines are clean, and a look at several costs little more than at one.
-            if number % _LINES_AT_ONCE == 0:
-                is_clean = not may_hold_secrets(b"\n".join(given[number : number + _LINES_AT_ONCE]))
-            if is_clean or not may_hold_secrets(line):
-                lines.append(line)
-                continue
+        # Most lines are clean, and a look at several costs little more than at one.
+        if number % _LINES_AT_ONCE == 0:
+            is_clean = not may_hold_secrets(b"\n".join(given[number : number + _LINES_AT_ONCE]))
+        is_line_clean = is_clean or not may_hold_secrets(line)
+        if is_line_clean and treatment.mode == "full":
+            lines.append(line)
+            continue
         document = orjson.loads(line)
-        screened = screen_document(document, treatment)
+        by = treatment.without_search() if is_line_clean else treatment
+        screened = screen_document(document, by)
         is_same = screened is document or screened == document
         lines.append(line if is_same else orjson.dumps(screened))
     return b"\n".join(lines)
