@@ -22,7 +22,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from bench.bench_ingest import make_bodies
+from bench.ingest_load import make_bodies
 from bench.redaction_corpus import DECOYS, MAKERS, Sample, corpus
 from collectors.body_decoding import validate
 from collectors.content_rules import ContentModes

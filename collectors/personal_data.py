@@ -1,7 +1,7 @@
 """Personal data that a pattern can tell: e-mail and IP addresses, phone numbers, names of homes.
 
-Names of people in prose are not found. ``git@host`` is an address of a repository, not of a person,
-and loopback addresses are nobody's.
+Names of people in prose are not found. ``git@host`` is an address of a repository, ``noreply@`` of
+no person, and loopback addresses are nobody's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collectors.secret_detectors import Scan
 
 _BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _PATTERN = re.compile(
-    r"(?P<email>(?<![\w.%+-])(?!git@)[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@"
+    r"(?P<email>(?<![\w.%+-])(?!git@|noreply@)[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@"
     r"(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,24}(?![\w@]))"
     r"|(?P<home>(?:(?<=/home/)|(?<=/Users/)|(?<=\\Users\\)|(?<=\\\\Users\\\\))"
     r"[^/\\\s\"'`:\[\]<>$]+)"

@@ -130,11 +130,20 @@ def _find_assigned(pattern: str) -> Callable[[bytes, int], tuple[int, int] | Non
         name = (before[0] if before else b"") + match["name"]
         value = match[group].rstrip(b".,;:!?")
         separator = match["separator"]
-        is_expression = group == "bare" and (
-            data[match.end() : match.end() + 1] in (b"(", b"[", b"{")
+        is_bare = group == "bare"
+        if is_bare and data[match.end() : match.end() + 1] == b"(":
+            return None  # a call
+        if is_bare and separator.strip() == b">" and value.startswith(b"@"):
+            return None  # https://<token>@host
+        if not is_bare and _JOINED.match(value):
+            return None  # "token: "+name
+        is_expression = is_bare and (
+            data[match.end() : match.end() + 1] in (b"[", b"{")
             or b" =" in separator
             or b":=" in separator
         )
+        if not separator.strip():  # prose: NAME is configured
+            name = name.lower()
         if not is_secret_value(
             name.decode("latin-1"), value.decode("latin-1"), is_literal=not is_expression
         ):
@@ -142,6 +151,9 @@ def _find_assigned(pattern: str) -> Callable[[bytes, int], tuple[int, int] | Non
         return match.start(group), match.start(group) + len(value)
 
     return find
+
+
+_JOINED = re.compile(rb"\+\s?[A-Za-z_][A-Za-z_.]*[)\],;]*\Z")
 
 
 def _is_bearer(_: bytes, match: re.Match[bytes]) -> bool:
@@ -316,7 +328,7 @@ DETECTORS: tuple[Detector, ...] = (
         "authorization",
         r"\s(?:-u|--user)[ =]",
         _by_pattern(
-            r"\s(?:-u|--user)[ =][\"']?(?P<secret>(?![0-9]+:[0-9]+)[^\s:\"'$]+:[^\s\"'$]{4,})"
+            r"\s(?:-u|--user)[ =][\"']?(?P<secret>(?![0-9]+:[0-9]+|\+%)[^\s:\"'$]+:[^\s\"'$]{4,})"
         ),
     ),
     Detector(

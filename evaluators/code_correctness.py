@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from evaluators.contract import scored, unscored
+from evaluators.contract import HIDDEN_CALLS, scored, unscored
 from evaluators.evidence import Check, FileEdit, SessionEvidence, Step
 from evaluators.session_evidence import read_evidence
 from loop.domain.scores import Finding, Score
@@ -77,6 +77,8 @@ class CodeCorrectness:
 
     def evaluate(self, trace: SessionTrace) -> Score:
         evidence = read_evidence(trace)
+        if evidence.work_hidden:
+            return unscored(self, trace, HIDDEN_CALLS)
         edits = [edit for edit in evidence.edits if edit.applied and edit.is_code is not False]
         if not edits and not evidence.checks:
             return unscored(self, trace, "No edit and no run of tests, a linter or a build.")

@@ -35,6 +35,8 @@ class Evaluator(Protocol):
 
 _digested: tuple[SessionTrace | None, str] = (None, "")
 
+HIDDEN_CALLS = "The texts of the tool calls are redacted."
+
 
 def digest_trace(trace: SessionTrace) -> str:
     """Digest of everything an evaluator may read: same digest, same score.

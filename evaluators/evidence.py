@@ -46,6 +46,11 @@ class Step:
     def rejected(self) -> bool:
         return self.tool.call.decision == "reject"
 
+    @property
+    def is_hidden(self) -> bool:
+        """Whether a text of it was there and is not stored: what it did can't be told."""
+        return "redacted" in (self.tool.input_state, self.tool.output_state)
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -105,6 +110,13 @@ class SessionEvidence:
     statements: tuple[Statement, ...]
     gaps: tuple[int, ...]  # positions at which anything may have happened unseen
     texts_hidden: bool  # at least one text of the assistant was redacted
+
+    @property
+    def work_hidden(self) -> bool:
+        """Whether a command or an edit is hidden, so that runs and edits may be missing here."""
+        return any(
+            step.is_hidden and step.tool.call.name in {"Bash", *EDIT_TOOLS} for step in self.steps
+        )
 
     def has_gap(self, after: int, before: int) -> bool:
         return any(after < gap < before for gap in self.gaps)

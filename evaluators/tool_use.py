@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluators.commands import parse_command
-from evaluators.contract import scored, unscored
+from evaluators.contract import HIDDEN_CALLS, scored, unscored
 from evaluators.evidence import EDIT_TOOLS, SessionEvidence, Step
 from evaluators.session_evidence import read_evidence
 from loop.domain.scores import Finding, Score
@@ -43,7 +43,8 @@ _QUERY_TOOLS = frozenset(("grep", "rg", "diff", "test", "[", "pgrep", "which", "
 
 @dataclass(frozen=True, slots=True)
 class CallReading:
-    """How one call is judged. ``credit`` is ``None`` where no result was seen."""
+    """How one call is judged. ``credit`` is ``None`` where no result was seen or its texts are not
+    stored."""
 
     step: Step
     label: str
@@ -67,8 +68,16 @@ class ToolUse:
         readings = read_calls(trace, evidence)
         findings = [_finding(reading) for reading in readings if reading.reason]
         earned = [reading.credit for reading in readings if reading.credit is not None]
-        if not earned:
-            return unscored(self, trace, "No result of any tool call was seen.", findings=findings)
+        # Beside calls that are hidden, one of which only the lack is known says nothing of them.
+        hidden = any(step.is_hidden for step in evidence.steps)
+        seen = [
+            reading
+            for reading in readings
+            if reading.credit is not None and not (hidden and reading.step.tool.call.inferred)
+        ]
+        if not seen:
+            reason = HIDDEN_CALLS if hidden else "No result of any tool call was seen."
+            return unscored(self, trace, reason, findings=findings)
         wasted = wasted_token_share(trace, readings)
         if wasted > 0:
             findings.append(
@@ -116,6 +125,8 @@ def _label(
 ) -> tuple[str, str]:
     step = steps[index]
     call = step.tool.call
+    if step.is_hidden:  # a failed test and a misuse look the same
+        return "not stored", ""
     if call.inferred or not call.name:
         label = "failed, recovered" if _recovers(steps, index) else "failed"
         return (

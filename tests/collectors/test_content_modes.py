@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
+import orjson
 import pytest
 
 from collectors.content_rules import ContentModes, parse_modes
 from collectors.personal_data import redact_personal
+from collectors.screened_json import screen_otlp
+from collectors.screened_protobuf import screen_request
 from collectors.screening import Screen
 from collectors.transcripts import import_transcripts
-from evaluators.faithfulness import Faithfulness
-from loop.domain.content_modes import ContentMode, parse_mode
+from evaluators import default_evaluators
+from loop.domain.content_modes import CONTENT_MODES, ContentMode, parse_mode
 from loop.domain.errors import BadInput
 from tests.collectors.pipeline import pipeline
 from tests.collectors.recordings import (
     DIRECTORY,
+    REQUESTS,
     all_bodies,
     check_totals,
     expected_sessions,
@@ -47,10 +52,20 @@ def test_no_text_is_stored_and_every_total_is_exact(
         traces = parts.lake.load_traces(list(truth))
         states = {prompt.state for trace in traces for prompt in trace.prompts}
         assert states <= {"redacted", "missing"}
+        reasons = set()
         for trace in traces:
-            score = Faithfulness().evaluate(trace)
-            assert score.value is None
-            assert score.unscored_reason
+            scores = [evaluator.evaluate(trace) for evaluator in default_evaluators()]
+            is_hidden = any(
+                "redacted" in (tool.input_state, tool.output_state)
+                for traced in trace.turns
+                for tool in traced.tools
+            )
+            for score in scores:
+                is_judged = score.value is not None
+                assert not (is_judged and (is_hidden or score.evaluator == "faithfulness"))
+                assert is_judged or score.unscored_reason
+                reasons.add(score.unscored_reason)
+        assert {"The texts of the tool calls are redacted.", "No tool call."} < reasons
 
 
 def test_a_hash_tells_equal_texts_and_none_tells_the_length() -> None:
@@ -97,3 +112,30 @@ def test_what_is_no_mode_is_refused() -> None:
         parse_mode("some", "content_mode")
     with pytest.raises(BadInput):
         parse_modes(["payments"], "content_modes")
+
+
+@pytest.mark.parametrize("mode", CONTENT_MODES)
+def test_a_clean_body_is_treated_the_same_whether_or_not_secrets_are_looked_for(
+    mode: ContentMode,
+) -> None:
+    modes = ContentModes(mode, hash_key=b"k")
+    for body in list(all_bodies())[::4]:
+        document = orjson.loads(body.as_json())
+        quick, slow = (
+            screen_otlp(body.signal, deepcopy(document), modes, "", is_clean=is_clean)
+            for is_clean in (True, False)
+        )
+        assert quick == slow
+        requests = [REQUESTS[body.signal].FromString(body.as_protobuf()) for _ in range(2)]
+        for request, is_clean in zip(requests, (True, False), strict=True):
+            screen_request(body.signal, request, modes, "", is_clean=is_clean)
+        assert requests[0] == requests[1]
+
+
+def test_the_detectors_change_nothing_of_the_recordings() -> None:
+    screen = Screen()
+    for body in all_bodies():
+        assert screen.screen(body.signal, body.content_type, body.content) == body.content
+    for path in DIRECTORY.rglob("*.jsonl"):
+        lines = path.read_bytes()
+        assert screen.screen("transcript", "json", lines) == lines

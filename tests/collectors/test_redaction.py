@@ -53,6 +53,20 @@ def test_plain_text_is_left_alone(text: str) -> None:
     assert redact(text) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "let signing_key = ed25519_v2::SigningKey::generate(&mut OsRng);",
+        "- Send mail via SendGrid when SENDGRID_API_KEY is configured",
+        'os.WriteFile(file, []byte("secret: "+highEntropySecret), 0o644)',
+        "a form like `https://<token>@host/path1` stays intact",
+        'TIMESTAMP="$(date -u +%Y-%m-%dT%H:%M:%S.%6NZ)"',
+    ],
+)
+def test_code_and_prose_that_name_secrets_are_left_alone(text: str) -> None:
+    assert redact(text) == text
+
+
 def test_lists_and_mappings_are_redacted_inside() -> None:
     secret = SECRETS["github-token"]
     assert screen_document({"a": [{"b": secret}, 3, None]}, Treatment()) == {
