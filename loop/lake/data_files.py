@@ -108,7 +108,7 @@ def write_data_file(
     filesystem: pafs.FileSystem,
     schema: TableSchema,
     day: str,
-    rows: pa.Table | Iterable[pa.RecordBatch],
+    rows: pa.Table | Iterable[pa.Table | pa.RecordBatch],
     prefix: str,
 ) -> tuple[AddAction, int]:
     """Writes one file of a day and returns the action that adds it, and its number of rows.

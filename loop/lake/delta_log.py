@@ -134,10 +134,11 @@ class DeltaLog:
     def rewrite(
         self,
         removed: Sequence[DataFile],
-        added: Iterable[tuple[str, pa.Table | Iterable[pa.RecordBatch], bool]],
+        added: Iterable[tuple[str, pa.Table | Iterable[pa.Table | pa.RecordBatch], bool]],
         *,
         note: str,
         metadata: Mapping[str, str] | None = None,
+        transaction: tuple[str, int] | None = None,
     ) -> int:
         """Replaces files by others in one commit and returns its version.
 
@@ -172,7 +173,7 @@ class DeltaLog:
                     schema=table.schema(),
                     partition_by=["day"],
                     commit_properties=_rewriting(
-                        table, None, {"turnwise.action": note, **(metadata or {})}
+                        table, transaction, {"turnwise.action": note, **(metadata or {})}
                     ),
                 )
             except CommitFailedError as error:

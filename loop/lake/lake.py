@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from loop.domain.clusters import SessionCluster
@@ -27,7 +28,11 @@ from loop.lake.rows import to_stored
 from loop.lake.schemas import CHARGES, TABLES, TURNS
 from loop.lake.score_table import ScoreTable
 from loop.lake.trace_loading import build_traces
+from loop.lake.turn_revision import Change, files_for_day, revise_file
 from loop.lake.turn_table import TurnTable
+
+PART_ROWS = 1_000_000
+"""Turns that are held in memory at a time where a day is read by its columns."""
 
 
 class Lake:
@@ -98,9 +103,52 @@ class Lake:
         """
         self._turns.write(turns, contents, revision=revision, emptied=emptied, listed=listed)
 
-    def rewrite_turns(self, turns: Sequence[Turn], *, revision: int) -> None:
-        """Stores the turns of whole sessions at a higher revision and leaves their texts alone."""
-        self._turns.rewrite(turns, revision=revision)
+    def charge_anew(self, day: str, change: Change, *, charge_version: int, revision: int) -> int:
+        """Changes the charges of turns of a UTC day that are of a lower charge version, a file
+        (about a million turns at most) in each call; returns how many turns, 0 when all are done.
+
+        ``change`` gives the columns that change for a table of turns in the stored schema. The
+        turns get the charge version and the revision, which must be above all that were written.
+        """
+        return revise_file(
+            self._logs["turns"],
+            self._queries,
+            day,
+            change,
+            charge_version=charge_version,
+            revision=revision,
+            policy=self.policy,
+        )
+
+    def turns_by_day(
+        self, columns: Sequence[str], from_day: str, until_day: str
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Columns of the current turns of the UTC days from ``from_day`` until ``until_day``
+        (exclusive), in no order: tables of about a million rows of one day, with that day."""
+        files = self._logs["turns"].snapshot().files
+        names = ", ".join(f'"{name}"' for name in columns)
+        for day in sorted({file.day for file in files if from_day <= file.day < until_day}):
+            chosen = files_for_day(files, day)
+            parts = sum(file.rows for file in chosen) // PART_ROWS + 1
+            for part in range(parts):
+                within = "" if parts == 1 else f" AND hash(session_id) % {parts} = {part}"
+                rows = self._queries.run(
+                    f"SELECT {names} FROM turns WHERE day = ?{within}",  # noqa: S608
+                    [day],
+                    files={"turns": chosen},
+                )
+                if rows.num_rows:
+                    yield day, rows
+
+    def count_turns(self, from_day: str, until_day: str) -> int:
+        """How many rows the days have, superseded ones too: known without reading any."""
+        files = self._logs["turns"].snapshot().files
+        return sum(file.rows for file in files if from_day <= file.day < until_day)
+
+    def days_of_turns(self, from_day: str, until_day: str) -> list[str]:
+        """The days of the span that have rows, known without reading any."""
+        files = self._logs["turns"].snapshot().files
+        return sorted({file.day for file in files if from_day <= file.day < until_day})
 
     def charged_of(self, session_ids: Collection[str]) -> dict[tuple[str, str], Charged]:
         """How each stored turn of the sessions was charged, by (session id, turn id); turns that

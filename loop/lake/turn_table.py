@@ -297,12 +297,6 @@ class TurnTable:
             turn_groups, session_ids, revision=revision, watermark=True, listed=listed
         )
 
-    def rewrite(self, turns: Sequence[Turn], *, revision: int) -> None:
-        """Stores turns of whole sessions anew at a revision; their texts stay as they are."""
-        session_ids = sorted({turn.session_id for turn in turns})
-        groups = {(turn.session_id, turn.turn_id): [turn] for turn in turns}
-        self._turns.write(groups, session_ids, revision=revision, watermark=True)
-
     def charged_of(self, session_ids: Collection[str]) -> dict[tuple[str, str], Charged]:
         """The price and charge version of each stored turn of the sessions that has one."""
         return self._turns.charged(session_ids)

@@ -1,32 +1,37 @@
 """Prices turns anew: a new charge version, never an edit.
 
-The turns are written again at a higher revision; what they were charged before stays in
-``charges`` under the older version. Two processes take part: the one that rolls up charges begins
-and ends the version, the one that drains writes the turns. Each step can be cut off and done again:
-a turn that has its new cost is not written twice.
+Turns are priced by their columns, a day at a time, and stored again at a higher revision; what they
+were charged before stays in ``charges`` under the older version. Two processes take part: the one
+that rolls up charges begins and ends the version, the one that drains writes the turns. Each step
+can be cut off and done again: a turn that has its new cost is not written twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from loop.domain.errors import BadInput
 from loop.domain.money import PriceBook
-from loop.domain.turns import Turn
 from loop.lake import Lake
 from loop.lake.rows import day_start_us
 from loop.ledger.charge_table import ChargeTable
 from loop.ledger.charge_versions import ChargeVersion, ChargeVersionStore
-from loop.ledger.pricing import day_of_turn, price
-
-SESSIONS_PER_BATCH = 500
-"""Bounds memory, and how long new records wait while the turns of a batch are written."""
+from loop.ledger.column_pricing import COLUMNS, charged_models, price_columns
 
 Revising = Callable[[], AbstractContextManager[int]]
 """Holds other writers of turns up and gives a revision above all of theirs."""
+
+OnProgress = Callable[[int, int], None]
+"""Is told how many turns are done, of about how many."""
+
+
+def _no_progress(done: int, total: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -39,14 +44,6 @@ class ModelDifference:
     after_microusd: int = 0
     unpriced_before: int = 0
     unpriced_after: int = 0
-
-    def add(self, before: Turn, after: Turn) -> None:
-        self.turns += 1
-        self.changed += before.cost_microusd != after.cost_microusd
-        self.before_microusd += before.cost_microusd or 0
-        self.after_microusd += after.cost_microusd or 0
-        self.unpriced_before += before.cost_microusd is None
-        self.unpriced_after += after.cost_microusd is None
 
     def as_row(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -89,24 +86,45 @@ class Repricing:
         self._charges = charges
         self._versions = versions
 
-    def preview(self, book: PriceBook, from_day: str, until_day: str) -> RepricingReport:
+    def preview(
+        self,
+        book: PriceBook,
+        from_day: str,
+        until_day: str,
+        on_progress: OnProgress = _no_progress,
+    ) -> RepricingReport:
         """What pricing the days from ``from_day`` until ``until_day`` (exclusive) would change."""
         _check_span(from_day, until_day)
         report = RepricingReport(from_day, until_day, book.version)
-        for batch, _ in self._batches(from_day, until_day):
-            self._reprice(batch, book, report, charge_version=0)
+        total, done = self._lake.count_turns(from_day, until_day), 0
+        for day, turns in self._lake.turns_by_day(COLUMNS, from_day, until_day):
+            _add_differences(report.models, turns, price_columns(turns, day, book))
+            done += turns.num_rows
+            on_progress(done, max(done, total))
+        (row,) = self._lake.query(
+            "SELECT count(DISTINCT session_id) AS n FROM turns WHERE day >= ? AND day < ?",
+            [from_day, until_day],
+        )
+        report.sessions = row["n"]
         return report
 
     def begin(
-        self, book: PriceBook, from_day: str, until_day: str, *, author: str, reason: str
+        self,
+        book: PriceBook,
+        from_day: str,
+        until_day: str,
+        *,
+        author: str,
+        reason: str,
+        on_progress: OnProgress = _no_progress,
     ) -> ChargeVersion:
         """Records the version with what it is to change; from then on the days belong to it.
 
         Raises :class:`Conflict` while another re-pricing has not come to its end.
         """
-        outcome = self.preview(book, from_day, until_day).as_dict()
+        outcome = self.preview(book, from_day, until_day, on_progress).as_dict()
         return self._charges.supersede(
-            self._days(from_day, until_day),
+            self._lake.days_of_turns(from_day, until_day),
             lambda: self._versions.begin(
                 from_day, until_day, book.version, author=author, reason=reason, outcome=outcome
             ),
@@ -115,65 +133,53 @@ class Repricing:
     def rewrite(
         self, version: ChargeVersion, book: PriceBook, revising: Revising
     ) -> Iterator[tuple[int, int]]:
-        """Writes the turns with their new cost, a batch of sessions for each step; yields how
-        many sessions are done, of how many. Raises :class:`Conflict` where another process
-        drains."""
+        """Stores the turns with their new cost, about a million for each step; yields how many
+        are done, of how many. Raises :class:`Conflict` where another process drains."""
         span = (version.from_day, version.until_day)
-        report = RepricingReport(*span, book.version)
-        for batch, progress in self._batches(*span):
-            with revising() as revision:
-                turns = self._reprice(batch, book, report, charge_version=version.version)
-                self._lake.rewrite_turns(turns, revision=revision)
-            yield progress
+        total, done = self._lake.count_turns(*span), 0
+        for day in self._lake.days_of_turns(*span):
+            written = -1
+            while written:
+                with revising() as revision:
+                    written = self._lake.charge_anew(
+                        day,
+                        lambda turns, day=day: price_columns(turns, day, book),  # type: ignore[misc]
+                        charge_version=version.version,
+                        revision=revision,
+                    )
+                done += written
+                yield done, max(done, total)
         self._versions.mark_rewritten(version.version)
 
     def finish(self, version: ChargeVersion) -> None:
         """Rolls up the days of a version whose turns are written."""
-        self._charges.roll_up(self._days(version.from_day, version.until_day))
+        self._charges.roll_up(self._lake.days_of_turns(version.from_day, version.until_day))
         self._versions.finish(version.version)
 
-    def _reprice(
-        self,
-        session_ids: list[str],
-        book: PriceBook,
-        report: RepricingReport,
-        *,
-        charge_version: int,
-    ) -> list[Turn]:
-        """All turns of the sessions, those of the span priced anew and added to the report."""
-        turns = []
-        for turn in self._lake.turns_of(session_ids):
-            if report.from_day <= day_of_turn(turn) < report.until_day:
-                priced = replace(price(turn, book), charge_version=charge_version)
-                report.models.setdefault(turn.model, ModelDifference()).add(turn, priced)
-                turn = priced
-            turns.append(turn)
-        report.sessions += len(session_ids)
-        return turns
 
-    def _batches(
-        self, from_day: str, until_day: str
-    ) -> Iterator[tuple[list[str], tuple[int, int]]]:
-        """Sessions with turns in the span, and how many are done with them, of how many."""
-        rows = self._lake.query(
-            "SELECT DISTINCT session_id FROM turns WHERE day >= ? AND day < ? ORDER BY session_id",
-            [from_day, until_day],
-        )
-        session_ids = [row["session_id"] for row in rows]
-        for start in range(0, len(session_ids), SESSIONS_PER_BATCH):
-            batch = session_ids[start : start + SESSIONS_PER_BATCH]
-            yield batch, (start + len(batch), len(session_ids))
-
-    def _days(self, from_day: str, until_day: str) -> list[str]:
-        return _days_of(
-            self._lake.query(
-                "SELECT DISTINCT day FROM turns WHERE day >= ? AND day < ?", [from_day, until_day]
-            )
-        )
-
-
-def _days_of(rows: Iterable[dict[str, Any]]) -> list[str]:
-    return sorted(row["day"] for row in rows)
+def _add_differences(models: dict[str, ModelDifference], before: pa.Table, after: pa.Table) -> None:
+    """Adds what changes to the sums of each model; sums are of 128 bits."""
+    old, new = (table["cost_microusd"].combine_chunks() for table in (before, after))
+    is_equal = pc.or_(
+        pc.equal(old, new).fill_null(False), pc.and_(pc.is_null(old), pc.is_null(new))
+    )
+    wide = pa.decimal128(38, 0)
+    sums = pa.table(
+        {
+            "model": charged_models(before),
+            "turns": pa.repeat(pa.scalar(1, pa.int64()), len(old)),
+            "changed": pc.invert(is_equal).cast(pa.int64()),
+            "before_microusd": old.fill_null(0).cast(wide),
+            "after_microusd": new.fill_null(0).cast(wide),
+            "unpriced_before": pc.is_null(old).cast(pa.int64()),
+            "unpriced_after": pc.is_null(new).cast(pa.int64()),
+        }
+    )
+    names = ModelDifference.__slots__
+    for row in sums.group_by("model").aggregate([(name, "sum") for name in names]).to_pylist():
+        difference = models.setdefault(row["model"], ModelDifference())
+        for name in names:
+            setattr(difference, name, getattr(difference, name) + int(row[f"{name}_sum"]))
 
 
 def _check_span(from_day: str, until_day: str) -> None:
