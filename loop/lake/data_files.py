@@ -55,6 +55,16 @@ class DataFile:
     def is_settled(self) -> bool:
         return self.path.rsplit("/", 1)[-1].startswith(SETTLED)
 
+    def tells_of(self, from_day: str, until_day: str) -> bool:
+        """Whether it has rows of the days of a span, or may have what supersedes some."""
+        if from_day <= self.day < until_day:
+            return True
+        if self.is_settled:
+            return False
+        return self.supersedes is None or (
+            self.supersedes[0] < until_day and self.supersedes[1] >= from_day
+        )
+
     def removal(self) -> RemoveAction:
         now_ms = time.time_ns() // 1_000_000
         return RemoveAction(self.path, False, now_ms, self.size_bytes, {"day": self.day})

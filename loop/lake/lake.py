@@ -140,6 +140,14 @@ class Lake:
                 if rows.num_rows:
                     yield day, rows
 
+    def newest_revision(self, from_day: str, until_day: str) -> int | None:
+        """The highest revision of a turn that lies, or lay, on the days of the span; -1 for none,
+        ``None`` where a file does not say. Known without reading any."""
+        files = self._logs["turns"].snapshot().files
+        revisions = [file.max_revision for file in files if file.tells_of(from_day, until_day)]
+        known = [revision for revision in revisions if revision is not None]
+        return max(known, default=-1) if len(known) == len(revisions) else None
+
     def count_turns(self, from_day: str, until_day: str) -> int:
         """How many rows the days have, superseded ones too: known without reading any."""
         files = self._logs["turns"].snapshot().files

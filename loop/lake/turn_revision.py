@@ -6,14 +6,15 @@ only and can be replaced by one with the same turns at a higher revision, in a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 
 from loop.lake.compaction import LakePolicy, settle
-from loop.lake.data_files import ROW_GROUP_ROWS, DataFile
+from loop.lake.data_files import DataFile
 from loop.lake.delta_log import DeltaLog, store_errors
 from loop.lake.queries import LakeQueries
 from loop.lake.turn_table import WATERMARK
@@ -25,7 +26,8 @@ Change = Callable[[pa.Table], pa.Table]
 def files_for_day(files: Sequence[DataFile], day: str) -> list[DataFile]:
     """The files that tell what is current on a day: its own, and the open ones that may hold what
     supersedes its rows."""
-    return [file for file in files if file.day == day or _supersedes_on(file, day)]
+    after = day + "\0"
+    return [file for file in files if file.tells_of(day, after)]
 
 
 def revise_file(
@@ -41,68 +43,62 @@ def revise_file(
     """Rewrites one file of a day whose turns are of a lower charge version, and returns how many
     turns it has; 0 when there is none any more.
 
-    ``change`` gets turns in the stored schema. All of a file's turns get the revision and the
-    charge version. For the process that writes turns, with a revision above all that it wrote.
+    ``change`` gets turns in the stored schema, without the day. All of a file's turns get the
+    revision and the charge version. For the process that writes turns, with a revision above all
+    that it wrote.
     Raises :class:`Conflict` when another process has rewritten the day; nothing has changed then.
     """
     with log.write_lock:
-        files = log.snapshot().files
-        if any(not file.is_settled for file in files_for_day(files, day)):
-            # With what is moved to other days, so that no row here is superseded elsewhere.
-            days = {file.day for file in files if file.day == day or _supersedes_on(file, day)}
-            settle(log, queries, days, policy)
+        files = files_for_day(log.snapshot().files, day)
+        if not all(file.is_settled for file in files):
+            # With what was moved to other days, so that no row here is superseded elsewhere.
+            settle(log, queries, {file.day for file in files}, policy)
         for file in log.snapshot().of_days([day]):
-            source = _dataset(log, file)
-            if not _is_below(log, source, charge_version):
-                continue
-            rows = _changed(log, source, change, charge_version, revision, log.next_version())
-            log.rewrite(
-                [file],
-                [(day, rows, True)],
-                note="reprice",
-                transaction=_watermark(log, revision),
-            )
+            with _open(log, file) as source:
+                if not _is_below(log, source, charge_version):
+                    continue
+                own = {
+                    "revision": revision,
+                    "commit": log.next_version(),
+                    "charge_version": charge_version,
+                }
+                log.rewrite(
+                    [file],
+                    [(day, _changed(log, source, change, own), True)],
+                    note="reprice",
+                    transaction=_watermark(log, revision),
+                )
             return file.rows
         return 0
 
 
-def _supersedes_on(file: DataFile, day: str) -> bool:
-    if file.is_settled:
-        return False
-    return file.supersedes is None or file.supersedes[0] <= day <= file.supersedes[1]
+@contextmanager
+def _open(log: DeltaLog, file: DataFile) -> Iterator[pq.ParquetFile]:
+    with (
+        store_errors(log.schema.name),
+        log.filesystem().open_input_file(file.path) as stream,
+        pq.ParquetFile(stream) as source,
+    ):
+        yield source
 
 
-def _dataset(log: DeltaLog, file: DataFile) -> pads.Dataset:
-    """One file; columns that it is too old to have read as null."""
-    return pads.dataset(
-        [file.path],
-        schema=log.schema.arrow(),
-        format="parquet",
-        filesystem=log.filesystem(),
-        partitioning=pads.partitioning(pa.schema([("day", pa.string())]), flavor="hive"),
-    )
-
-
-def _is_below(log: DeltaLog, source: pads.Dataset, charge_version: int) -> bool:
-    with store_errors(log.schema.name):
-        column = source.to_table(columns=["charge_version"])["charge_version"]
+def _is_below(log: DeltaLog, source: pq.ParquetFile, charge_version: int) -> bool:
+    if "charge_version" not in source.schema_arrow.names:  # older than the column
+        return bool(source.metadata.num_rows)
+    column = source.read(["charge_version"])["charge_version"]
     lowest = pc.min(column.fill_null(0)).as_py()
-    return lowest is not None and lowest < charge_version
+    return lowest is not None and bool(lowest < charge_version)
 
 
 def _changed(
-    log: DeltaLog,
-    source: pads.Dataset,
-    change: Change,
-    charge_version: int,
-    revision: int,
-    commit: int,
+    log: DeltaLog, source: pq.ParquetFile, change: Change, own: Mapping[str, int]
 ) -> Iterator[pa.Table]:
-    own = {"revision": revision, "commit": commit, "charge_version": charge_version}
-    for batch in source.to_batches(
-        batch_size=ROW_GROUP_ROWS, batch_readahead=1, fragment_readahead=1
-    ):
-        rows = pa.Table.from_batches([batch])
+    fields = [field for field in log.schema.arrow() if field.name != "day"]
+    for number in range(source.num_row_groups):
+        rows = source.read_row_group(number, use_threads=False)
+        for field in fields:
+            if field.name not in rows.column_names:
+                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
         changed = change(rows)
         columns = {name: changed[name] for name in changed.column_names}
         columns |= {
@@ -112,8 +108,11 @@ def _changed(
         # once more then, which costs less than a digest of every turn now.
         columns["digest"] = pa.repeat(pa.scalar(""), len(rows))
         yield pa.table(
-            [columns.get(field.name, rows[field.name]) for field in log.schema.arrow()],
-            schema=log.schema.arrow(),
+            [
+                columns[field.name] if field.name in columns else rows[field.name]
+                for field in fields
+            ],
+            names=[field.name for field in fields],
         )
 
 

@@ -46,16 +46,19 @@ ERASED = "erased"
 _NEWEST = """
     QUALIFY coalesce(charge_version, 0)
         = max(coalesce(charge_version, 0)) OVER (PARTITION BY day)"""
-_TURNS = f"""
+TURN_CHARGES = f"""
     SELECT {_GROUPED}, coalesce(nullif(served_model, ''), requested_model) AS model,
         1 AS turn_count, CAST(cost_microusd IS NULL AS BIGINT) AS unpriced_count
     FROM turns
     UNION ALL SELECT * FROM (
         SELECT {_GROUPED}, model, turns AS turn_count, unpriced_turns AS unpriced_count
         FROM charges WHERE developer = '{ERASED}' {_NEWEST})"""  # noqa: S608
+"""What is charged by the turns themselves, and what erased ones were charged."""
 _CHARGES = f"""
     SELECT {_GROUPED}, model, turns AS turn_count, unpriced_turns AS unpriced_count
     FROM charges"""  # noqa: S608
+ROLLED_UP_CHARGES = _CHARGES + _NEWEST
+"""The same, as of the last roll-up."""
 
 
 def spend(
@@ -95,7 +98,7 @@ def spend(
             day_start_us(day)
             conditions.append(f"day {operator} ?")
             parameters.append(day)
-    source = _CHARGES + _NEWEST if from_rollup else _TURNS
+    source = ROLLED_UP_CHARGES if from_rollup else TURN_CHARGES
     if charge_version is not None:
         source, days = _as_charged(charge_version, repricings, source)
         parameters = [*days, *parameters]
@@ -163,7 +166,8 @@ def _as_charged(
     sql = f"""
         SELECT * FROM ({current}) WHERE NOT ({superseded})
         UNION ALL
-        {_CHARGES} WHERE ({superseded}) AND coalesce(charge_version, 0) <= {version:d} {_NEWEST}
+        {_CHARGES}
+        WHERE ({superseded}) AND coalesce(charge_version, 0) <= {version:d} {_NEWEST}
     """  # noqa: S608
     return sql, days + days
 

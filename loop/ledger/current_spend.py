@@ -22,6 +22,20 @@ _SUMS = """
 """
 
 
+def changed_days(lake: Lake, revision: int, first_day: str = "") -> list[str]:
+    """The days from ``first_day`` on of which turns were written at a higher revision, sorted.
+
+    A turn that turns out to have begun on another day changes its old day as well.
+    """
+    rows = lake.query(
+        """
+        SELECT DISTINCT unnest([day, supersedes_from_day, supersedes_to_day]) AS day
+        FROM turns_rows WHERE revision > ?""",
+        [revision],
+    )
+    return sorted(row["day"] for row in rows if row["day"] and row["day"] >= first_day)
+
+
 class CurrentSpend:
     """The spend of each day from ``first_day`` on. Not safe to use from several threads."""
 
@@ -50,11 +64,7 @@ class CurrentSpend:
             self._days = {}
             self._add_up("day >= ?", [first_day])
         elif revision > self._revision:
-            changed = self._lake.query(
-                "SELECT DISTINCT day FROM turns_rows WHERE revision > ? AND day >= ?",
-                [self._revision, first_day],
-            )
-            days = [row["day"] for row in changed]
+            days = changed_days(self._lake, self._revision, first_day)
             for day in days:
                 self._days.pop(day, None)
             if days:

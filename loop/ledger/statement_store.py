@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +26,15 @@ from loop.control.store import metadata
 from loop.domain.errors import BadInput, Conflict, Corrupt, NotFound, Refused
 from loop.lake import Lake
 from loop.ledger.statement_formats import FORMATS, StatementFormat, render
-from loop.ledger.statements import Month, Row, build_statement, canonical, seal
+from loop.ledger.statements import (
+    ALL_ROWS,
+    Condition,
+    Month,
+    Row,
+    build_statement,
+    canonical,
+    seal,
+)
 
 _STATEMENTS = Table(
     "statements",
@@ -46,9 +54,16 @@ _STATEMENTS = Table(
 class StatementStore:
     """The only writer of ``statements``; it adds and never changes."""
 
-    def __init__(self, engine: Engine, lake: Lake) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        lake: Lake,
+        is_rolled_up: Callable[[str, str], bool] = lambda from_day, until_day: False,
+    ) -> None:
+        """``is_rolled_up`` says whether ``charges`` are as the turns of a span of days."""
         self._engine = engine
         self._lake = lake
+        self._is_rolled_up = is_rolled_up
 
     def statements(self) -> list[Row]:
         """The closed statements, the newest month first."""
@@ -90,8 +105,22 @@ class StatementStore:
 
     def draft(self, month: Month, org_path: str, billed: Mapping[str, Any] | None = None) -> Row:
         """The statement as it would be closed now."""
-        before = self._closed(org_path, until=month)
-        document = build_statement(self._lake, month, org_path, before, billed)
+        return self._draft(month, org_path, self._closed(org_path, until=month), billed)
+
+    def draft_part(self, month: Month, org_path: str, only: Condition) -> Row:
+        """A draft of those rows of a path that a condition admits, without what was closed for
+        the path: that has others' rows, too."""
+        return self._draft(month, org_path, [], None, only)
+
+    def _draft(
+        self,
+        month: Month,
+        org_path: str,
+        before: Sequence[Mapping[str, Any]],
+        billed: Mapping[str, Any] | None,
+        only: Condition = ALL_ROWS,
+    ) -> Row:
+        document = self._build(month, org_path, before, billed, only)
         if not document["lines"] and org_path and not before:
             raise NotFound(
                 f"Nothing was charged to {org_path} in {month.name}.",
@@ -124,9 +153,7 @@ class StatementStore:
                     f"{row['month']} is closed for {org_path or 'all'}.",
                     fix="What changed since then stands in the next statement as adjustments.",
                 )
-        document = build_statement(
-            self._lake, month, org_path, self._closed(org_path, until=month), billed
-        )
+        document = self._build(month, org_path, self._closed(org_path, until=month), billed)
         sealed = seal(
             document, state="closed", closed_by=closed_by, closed_at_us=time.time_ns() // 1000
         )
@@ -147,6 +174,25 @@ class StatementStore:
         except IntegrityError as error:
             raise Conflict(f"{month.name} has just been closed by another.") from error
         return sealed
+
+    def _build(
+        self,
+        month: Month,
+        org_path: str,
+        before: Sequence[Mapping[str, Any]],
+        billed: Mapping[str, Any] | None,
+        only: Condition = ALL_ROWS,
+    ) -> Row:
+        first = Month.parse(str(before[0]["month"])) if before else month
+        return build_statement(
+            self._lake,
+            month,
+            org_path,
+            before,
+            billed,
+            only=only,
+            from_rollup=self._is_rolled_up(first.first_day, month.end_day),
+        )
 
     def _closed(self, org_path: str, until: Month) -> list[Row]:
         query = (

@@ -18,7 +18,7 @@ from typing import Any
 
 from loop.domain.errors import BadInput, Corrupt, Unavailable
 from loop.lake import Lake
-from loop.ledger.chargeback import TOKEN_COLUMNS
+from loop.ledger.chargeback import ROLLED_UP_CHARGES, TOKEN_COLUMNS, TURN_CHARGES
 
 SCHEMA = "turnwise.statement/1"
 KEYS = ("org_path", "developer", "repository", "model")
@@ -29,6 +29,9 @@ _ATTEMPTS = 5
 Row = dict[str, Any]
 LineKey = tuple[str, ...]
 Lines = dict[LineKey, dict[str, int]]
+Condition = tuple[str, Sequence[object]]
+"""SQL over the columns ``day`` and ``org_path``, with its parameters."""
+ALL_ROWS: Condition = ("true", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +63,30 @@ def build_statement(
     org_path: str,
     closed: Sequence[Mapping[str, Any]],
     billed: Mapping[str, Any] | None = None,
+    *,
+    only: Condition = ALL_ROWS,
+    from_rollup: bool = False,
 ) -> Row:
     """The statement of a month as it would be closed now: its document without id and hash.
 
     ``closed`` are the closed statements of the same organization path, in order of month;
-    ``billed`` is what the provider billed, where that is known. Raises :class:`Corrupt` when the
+    ``billed`` is what the provider billed, where that is known. Rows beside ``only`` are neither
+    shown nor counted. ``from_rollup`` reads the lines from ``charges``, as long as these add up to
+    the turns. Raises :class:`Corrupt` when the
     levels do not add up to the sum of the turns, and :class:`Unavailable` when turns are written
     faster than they can be read.
     """
     months = [Month.parse(str(document["month"])) for document in closed]
     for _ in range(_ATTEMPTS):
         versions = lake.versions()
-        lines = _read_lines(lake, month, org_path)
-        now = {one.name: _read_lines(lake, one, org_path) for one in months}
-        terms = _read_terms(lake, month, org_path)
-        check = _read_total(lake, [month, *months], org_path)
+        read = {one.name: _scope(one, org_path, only) for one in [*months, month]}
+        now = {name: _read_lines(lake, scope, from_rollup) for name, scope in read.items()}
+        lines = now.pop(month.name)
+        terms = _read_terms(lake, read[month.name])
+        check = sum(_read_total(lake, scope) for scope in read.values())
+        if from_rollup and _cost(lines, *now.values()) != check:
+            from_rollup = False
+            continue
         if lake.versions().get("turns") == versions.get("turns"):
             break
     else:
@@ -133,16 +145,15 @@ def canonical(document: Mapping[str, Any]) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _read_lines(lake: Lake, month: Month, org_path: str) -> Lines:
+def _read_lines(lake: Lake, scope: Condition, from_rollup: bool) -> Lines:
+    source = ROLLED_UP_CHARGES if from_rollup else TURN_CHARGES
     sums = ", ".join(f"sum({name}) AS {name}" for name in TOKEN_COLUMNS)
     rows = lake.query(
         f"""
-        SELECT org_path, developer, repository,
-            coalesce(nullif(served_model, ''), requested_model) AS model,
-            count(*) AS turns, count(*) FILTER (cost_microusd IS NULL) AS unpriced_turns,
+        SELECT {", ".join(KEYS)}, sum(turn_count) AS turns, sum(unpriced_count) AS unpriced_turns,
             {sums}, coalesce(sum(cost_microusd), 0) AS cost_microusd
-        FROM turns WHERE {_SCOPE} GROUP BY ALL""",  # noqa: S608
-        _scope(month, org_path),
+        FROM ({source}) AS charged WHERE {scope[0]} GROUP BY ALL""",  # noqa: S608
+        scope[1],
     )
     return {
         tuple(row[name] for name in KEYS): {name: int(row[name]) for name in AMOUNTS}
@@ -150,21 +161,21 @@ def _read_lines(lake: Lake, month: Month, org_path: str) -> Lines:
     }
 
 
-def _read_terms(lake: Lake, month: Month, org_path: str) -> Row:
+def _read_terms(lake: Lake, scope: Condition) -> Row:
     versions = lake.query(
         f"""
         SELECT DISTINCT coalesce(price_version, '') AS price_version,
             coalesce(charge_version, 0) AS charge_version
-        FROM turns WHERE {_SCOPE}""",  # noqa: S608
-        _scope(month, org_path),
+        FROM turns WHERE {scope[0]}""",  # noqa: S608
+        scope[1],
     )
     unpriced = lake.query(
         f"""
         SELECT coalesce(unpriced_reason, '') AS reason,
             coalesce(nullif(served_model, ''), requested_model) AS model, count(*) AS turns
-        FROM turns WHERE {_SCOPE} AND cost_microusd IS NULL
+        FROM turns WHERE {scope[0]} AND cost_microusd IS NULL
         GROUP BY ALL ORDER BY turns DESC, reason, model""",  # noqa: S608
-        _scope(month, org_path),
+        scope[1],
     )
     return {
         "price_versions": sorted({row["price_version"] for row in versions} - {""}),
@@ -173,24 +184,28 @@ def _read_terms(lake: Lake, month: Month, org_path: str) -> Row:
     }
 
 
-def _read_total(lake: Lake, months: Iterable[Month], org_path: str) -> int:
+def _read_total(lake: Lake, scope: Condition) -> int:
     """The plain sum of the turns: the control of everything else."""
-    return sum(
-        int(
-            lake.query(
-                f"SELECT coalesce(sum(cost_microusd), 0) AS n FROM turns WHERE {_SCOPE}",  # noqa: S608
-                _scope(month, org_path),
-            )[0]["n"]
-        )
-        for month in months
+    (row,) = lake.query(
+        f"""
+        SELECT coalesce(sum(cost_microusd), 0) AS n
+        FROM ({TURN_CHARGES}) AS charged WHERE {scope[0]}""",  # noqa: S608
+        scope[1],
     )
+    return int(row["n"])
 
 
-_SCOPE = "day >= ? AND day < ? AND (? = '' OR org_path = ? OR starts_with(org_path, ? || '/'))"
+def _cost(*found: Lines) -> int:
+    return sum(amounts["cost_microusd"] for lines in found for amounts in lines.values())
 
 
-def _scope(month: Month, org_path: str) -> list[str]:
-    return [month.first_day, month.end_day, org_path, org_path, org_path]
+def _scope(month: Month, org_path: str, only: Condition) -> Condition:
+    """The rows of a month that are charged to a path, or below it."""
+    sql, parameters = "day >= ? AND day < ?", [month.first_day, month.end_day]
+    if org_path:
+        sql += " AND (org_path = ? OR starts_with(org_path, ? || '/'))"
+        parameters += [org_path, org_path]
+    return f"{sql} AND {only[0]}", [*parameters, *only[1]]
 
 
 def _adjustments(closed: Sequence[Mapping[str, Any]], now: Mapping[str, Lines]) -> list[Row]:

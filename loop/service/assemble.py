@@ -89,7 +89,13 @@ class Parts:
 
     @cached_property
     def statements(self) -> StatementStore:
-        return StatementStore(self.engine, self.lake)
+        return StatementStore(self.engine, self.lake, self.is_rolled_up)
+
+    def is_rolled_up(self, from_day: str, until_day: str) -> bool:
+        """Whether charges were rolled up since the last turn of these days was written."""
+        done = self.stage_log.read("charge").revision
+        newest = self.lake.newest_revision(from_day, until_day)
+        return done > 0 and newest is not None and done >= newest
 
     @cached_property
     def billing(self) -> BillingStore:

@@ -152,7 +152,7 @@ class Readings:
             since=since,
             until=until,
             level=level,
-            from_rollup=self._rollup_is_current(),
+            from_rollup=parts.is_rolled_up(since or "", until or "9999-12-31"),
             charge_version=charge_version,
             repricings=parts.charge_versions.list() if charge_version is not None else (),
             only=self._sees().condition(),
@@ -163,11 +163,6 @@ class Readings:
                 parts.lake, since, until, only=self._sees().condition()
             )
         return answer
-
-    def _rollup_is_current(self) -> bool:
-        """Whether the charges were rolled up since the last turn was written."""
-        done = self._parts.stage_log.read("charge").revision
-        return done > 0 and done >= self._parts.lake.max_revision()
 
     def list_sessions(
         self,

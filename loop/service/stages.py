@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from loop.ledger.current_spend import changed_days
 from loop.service import evaluation_stage, repricing_stage, rollout_stage
 from loop.service.assemble import Parts
 from loop.service.attribution_stage import attribute_changes
@@ -47,10 +48,7 @@ def charge(parts: Parts) -> bool:
     done = parts.stage_log.read("charge")
     if revision <= done.revision:
         return False
-    changed = parts.lake.query(
-        "SELECT DISTINCT day FROM turns_rows WHERE revision > ?", [done.revision]
-    )
-    days = sorted(row["day"] for row in changed)
+    days = changed_days(parts.lake, done.revision)
     rows = parts.charge_table.roll_up(days)
     parts.stage_log.record(
         "charge",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from itertools import combinations
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from loop.domain.errors import BadInput
 from loop.domain.turns import TokenUsage, Turn
@@ -35,9 +35,14 @@ def total_of(turns: list[Turn]) -> dict[str, int]:
     }
 
 
+groupings = st.lists(st.sampled_from(GROUPINGS), min_size=1, unique=True)
+
+
 @settings(max_examples=8, deadline=None)
-@given(whole_sessions())
-def test_every_grouping_adds_up_to_the_turns(turns: list[Turn]) -> None:
+@given(whole_sessions(), st.lists(groupings, min_size=3, max_size=3), st.integers(1, 4))
+def test_every_grouping_adds_up_to_the_turns(
+    turns: list[Turn], drawn: list[list[str]], level: int
+) -> None:
     expected = total_of(turns)
     days = {day_of(turn.started_at_us) for turn in turns} | {"2020-01-01"}
     with tempfile.TemporaryDirectory() as folder:
@@ -45,12 +50,11 @@ def test_every_grouping_adds_up_to_the_turns(turns: list[Turn]) -> None:
         lake.write_turns(turns, [], revision=1)
         roll_up(lake, days)
         assert totals(spend(lake, [])) == expected
-        for by in [*([name] for name in GROUPINGS), *combinations(GROUPINGS, 2), GROUPINGS]:
+        for by in drawn:
             rows = spend(lake, by)
             assert totals(rows) == expected
             assert spend(lake, by, from_rollup=True) == rows
-        for level in range(1, 5):
-            assert totals(spend(lake, ["org"], level=level)) == expected
+        assert totals(spend(lake, ["org"], level=level)) == expected
         again = spend(lake, GROUPINGS, from_rollup=True)
         roll_up(lake, days)
         assert spend(lake, GROUPINGS, from_rollup=True) == again

@@ -16,24 +16,26 @@ from sqlalchemy import Engine
 
 from collectors.drainer import Drainer
 from collectors.journal import Journal
-from loop.control.store import open_control_store
 from loop.domain.errors import BadInput, Conflict
 from loop.domain.money import Price, PriceBook
 from loop.domain.turns import Charged, TokenUsage, Turn
 from loop.lake import Lake
+from loop.lake.compaction import LakePolicy
 from loop.ledger.charge_table import ChargeTable
 from loop.ledger.charge_versions import ChargeVersionStore
 from loop.ledger.chargeback import spend
 from loop.ledger.price_book_store import PriceBookStore
-from loop.ledger.pricing import Pricing, price
+from loop.ledger.pricing import Pricing, day_of_turn, price
 from loop.ledger.repricing import Repricing, Revising
 from tests.collectors.pipeline import ROOMY
 from tests.collectors.recordings import all_bodies
 from tests.lake.lake_records import HOUR_US, content, turn
+from tests.ledger.control_stores import control_store
 
 MODELS = ("claude-opus-4-7", "claude-sonnet-4-6", "claude-haiku-4-5")
 BASE = PriceBook("base", [Price(m, "2020-01-01", *[1_000_000] * 5) for m in MODELS])
 DOUBLE = [replace(one, input_microusd=2_000_000) for one in BASE.prices()]
+SETTLE_AT_ONCE = LakePolicy(rest_seconds=0)
 FIRST, LAST = "2025-11-23", "2025-11-24"
 
 
@@ -53,6 +55,12 @@ class Ledger:
         pricing = Pricing(self.books, self.versions)
         priced = pricing.price(turns, self.lake.charged_of(sessions))
         self.lake.write_turns(priced, [], revision=self.revision)
+
+    def write_session(self, session_id: str, turns: list[Turn]) -> None:
+        """The session has these turns and no others any more."""
+        self.revision += 1
+        priced = Pricing(self.books, self.versions).price(turns, self.lake.charged_of([session_id]))
+        self.lake.write_turns(priced, [], revision=self.revision, emptied=[session_id])
 
     def reprice(self, name: str = "latest", revising: Revising | None = None) -> dict[str, Any]:
         repricing, book = self.repricing(), self.books.find(name)
@@ -77,8 +85,11 @@ class Ledger:
 
 @contextmanager
 def ledger(folder: Path) -> Iterator[Ledger]:
-    engine = open_control_store(f"sqlite:///{folder / 'control.db'}")
-    lake, versions = Lake.open(str(folder / "lake")), ChargeVersionStore(engine)
+    engine = control_store(folder)
+    lake, versions = (
+        Lake.open(str(folder / "lake"), policy=SETTLE_AT_ONCE),
+        ChargeVersionStore(engine),
+    )
     books = PriceBookStore(engine, BASE)
     yield Ledger(engine, lake, books, versions, ChargeTable(lake, versions))
     engine.dispose()
@@ -170,22 +181,65 @@ def test_one_that_was_cut_off_goes_on(tmp_path: Path) -> None:
             it.repricing().preview(it.books.in_force(), LAST, FIRST)
 
 
-@settings(max_examples=6, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 10), st.integers(0, 10**9)), max_size=12))
-def test_the_sum_over_all_turns_is_that_of_the_rollup_in_every_version(
-    drawn: list[tuple[int, int]],
-) -> None:
-    turns = {n: unpriced(n, f"s{n % 3}", usage=TokenUsage(tokens)) for n, tokens in drawn}
+histories = st.lists(
+    st.one_of(
+        st.just("settle"),
+        # of a session: its turns, each with its day and tokens
+        st.tuples(
+            st.sampled_from(["s1", "s2"]),
+            st.dictionaries(
+                st.integers(1, 3), st.tuples(st.integers(-1, 2), st.integers(0, 10**9)), max_size=3
+            ),
+        ),
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=8, deadline=None)
+@given(histories)
+def test_each_current_turn_of_the_days_is_priced_anew_and_nothing_else(history: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder, ledger(Path(folder)) as it:
-        if turns:
-            it.write(*turns.values())
-        before = sum(price(one, it.books.in_force()).cost_microusd or 0 for one in turns.values())
+        for step in history:
+            if step == "settle":
+                it.lake.compact(["turns"])
+                continue
+            session_id, drawn = step
+            it.write_session(
+                session_id,
+                [
+                    unpriced(
+                        number,
+                        session_id,
+                        usage=TokenUsage(tokens),
+                        started_at_us=turn(0).started_at_us + day * 24 * HOUR_US,
+                    )
+                    for number, (day, tokens) in drawn.items()
+                ],
+            )
+        before = it.lake.turns_of(["s1", "s2"])
+        it.charges.roll_up(sorted({day_of_turn(one) for one in before}))
+        totals = it.total(), sum(one.cost_microusd or 0 for one in before)
+        assert totals[0] == totals[1]
         it.books.add(DOUBLE, author="a", reason="r")
-        it.reprice()
-        after = sum(price(one, it.books.in_force()).cost_microusd or 0 for one in turns.values())
-        assert (it.total(0), it.total(1)) == (before, after)
-        rolled = spend(it.lake, [], from_rollup=True)
-        assert rolled == spend(it.lake, [])
+        report, book = it.reprice(), it.books.in_force()
+        inside = [one for one in before if FIRST <= day_of_turn(one) < LAST]
+        assert it.lake.turns_of(["s1", "s2"]) == [
+            replace(price(one, book), charge_version=1) if one in inside else one for one in before
+        ]
+        assert (report["turns"], report["changed"]) == (
+            len(inside),
+            sum(one.cost_microusd != price(one, book).cost_microusd for one in inside),
+        )
+        assert it.total(0) == totals[0]
+        assert (
+            it.total(1)
+            == it.total()
+            == sum(one.cost_microusd or 0 for one in it.lake.turns_of(["s1", "s2"]))
+        )
+        assert spend(it.lake, [], since=FIRST, until=LAST, from_rollup=True) == spend(
+            it.lake, [], since=FIRST, until=LAST
+        )
 
 
 def test_the_drainer_keeps_prices_and_waits_for_a_re_pricing(tmp_path: Path) -> None:

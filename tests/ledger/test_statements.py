@@ -19,7 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from loop.control.store import open_control_store
 from loop.domain.errors import BadInput, Conflict, Corrupt, NotFound, Refused
 from loop.domain.turns import TokenUsage, Turn
 from loop.lake import Lake
@@ -27,6 +26,7 @@ from loop.ledger.statement_formats import FORMATS, render
 from loop.ledger.statement_store import StatementStore
 from loop.ledger.statements import AMOUNTS, Month
 from tests.lake.lake_records import turn
+from tests.ledger.control_stores import control_store
 
 NOVEMBER, DECEMBER = Month.parse("2025-11"), Month.parse("2025-12")
 DAY_US = 24 * 3_600_000_000
@@ -55,7 +55,7 @@ class Books:
 
 @contextmanager
 def books(folder: Path) -> Iterator[Books]:
-    engine = open_control_store(f"sqlite:///{folder / 'control.db'}")
+    engine = control_store(folder)
     lake = Lake.open(str(folder / "lake"))
     yield Books(engine, lake, StatementStore(engine, lake))
     engine.dispose()
