@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,8 @@ def test_litellms_map_is_imported_with_what_it_leaves_out(tmp_path: Path) -> Non
 def test_a_servers_drainer_writes_what_is_priced_anew(folder: Path) -> None:
     with serve_process(folder) as server:
         url = server.wait_until_ready().api
+        while not total(folder, "--api", url):
+            time.sleep(0.1)  # what lay in the journal is drained
         rates = f"claude-opus-4-7 --effective 2026-01-01 --reason list {RATES}"
         ok(folder, f"prices set {rates} --api {url}")
         done = ok(folder, f"prices reprice {SPAN} --reason contract --api {url}")
