@@ -107,7 +107,7 @@ def test_litellms_map_is_imported_with_what_it_leaves_out(tmp_path: Path) -> Non
 def test_a_servers_drainer_writes_what_is_priced_anew(folder: Path) -> None:
     with serve_process(folder) as server:
         url = server.wait_until_ready().api
-        while not total(folder, "--api", url):
+        while not ok(folder, "spend by model", "--api", url)["rows"]:
             time.sleep(0.1)  # what lay in the journal is drained
         rates = f"claude-opus-4-7 --effective 2026-01-01 --reason list {RATES}"
         ok(folder, f"prices set {rates} --api {url}")
