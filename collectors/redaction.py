@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import re
+import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,16 @@ class Span:
     end: int
     kind: str
     is_shaped: bool = True
+
+
+def prepare() -> None:
+    """Compiles all that is scanned for, on several processors where there are: a fifth to two
+    fifths of a second of one."""
+    threads = [threading.Thread(target=scan.prepare) for scan in (_BODY, _TEXT)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def may_hold_secrets(body: bytes) -> bool:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 import hyperscan
 
@@ -44,14 +45,19 @@ class Detector:
     is_shaped: bool = False
 
 
+@cache
+def _compiled(pattern: bytes) -> re.Pattern[bytes]:
+    """Compiled when it is first needed: most commands never need it."""
+    return re.compile(pattern)
+
+
 def _by_pattern(
     pattern: str, accepts: Callable[[bytes, re.Match[bytes]], bool] | None = None
 ) -> Callable[[bytes, int], tuple[int, int] | None]:
-    compiled = re.compile(pattern.encode())
-    group = "secret" if "secret" in compiled.groupindex else 0
+    group = "secret" if "(?P<secret>" in pattern else 0
 
     def find(data: bytes, start: int) -> tuple[int, int] | None:
-        match = compiled.match(data, start)
+        match = _compiled(pattern.encode()).match(data, start)
         if match is None or (accepts is not None and not accepts(data, match)):
             return None
         return match.span(group)
@@ -119,10 +125,10 @@ _PEM_GAP = re.compile(rb"(?:\s|\\+[nrt]|[\"',;+]|-(?!-))+")
 
 
 def _find_assigned(pattern: str) -> Callable[[bytes, int], tuple[int, int] | None]:
-    compiled = re.compile(pattern.encode() + _VALUE, re.IGNORECASE)
+    whole = b"(?i)" + pattern.encode() + _VALUE
 
     def find(data: bytes, start: int) -> tuple[int, int] | None:
-        match = compiled.match(data, start)
+        match = _compiled(whole).match(data, start)
         if match is None:
             return None
         group = "quoted" if match["quoted"] else "bare"
@@ -382,6 +388,12 @@ class Scan:
         self._database: hyperscan.Database | None = None
         self._local = threading.local()
 
+    def prepare(self) -> None:
+        """Compiles the expressions, as the first scan does otherwise."""
+        with self._lock:
+            if self._database is None:
+                self._database = self._compile()
+
     def any_in(self, data: bytes) -> bool:
         """Whether any expression matches; ends at the first that does."""
         found = False
@@ -409,10 +421,8 @@ class Scan:
     def _scan(self, data: bytes, note: Callable[..., bool | None]) -> None:
         scratch = getattr(self._local, "scratch", None)
         if scratch is None:
-            with self._lock:
-                if self._database is None:
-                    self._database = self._compile()
-                scratch = self._local.scratch = hyperscan.Scratch(self._database)
+            self.prepare()
+            scratch = self._local.scratch = hyperscan.Scratch(self._database)
         assert self._database is not None
         self._database.scan(data, match_event_handler=note, scratch=scratch)
 

@@ -11,6 +11,7 @@ import signal
 import sys
 from dataclasses import dataclass
 
+from collectors import redaction
 from collectors.otlp_grpc import GrpcCollector, serve_grpc
 from collectors.otlp_http import BodyLimits, otlp_app
 from loop.access.verbs import Verb
@@ -49,9 +50,10 @@ async def open_receivers(parts: Parts) -> Receivers:
     Raises :class:`Unavailable` for a port that can't be had.
     """
     settings = parts.settings
-    parts.journal.screen.warm_up()  # not while the first sender waits
+    preparing = asyncio.get_running_loop().run_in_executor(None, redaction.prepare)
     limits = BodyLimits(settings.max_body_bytes, settings.max_inflated_bytes)
     parts.callers.start()
+    await preparing  # rather than have the first sender wait for it
     authorise = parts.callers.authorise(Verb.INGEST)
     http, http_url, grpc, grpc_address = None, OFF, None, OFF
     if settings.otlp_http != OFF:
