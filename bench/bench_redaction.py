@@ -20,15 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-
-from bench.ingest_load import make_bodies
+from bench.public_redaction import measure_public
 from bench.redaction_corpus import DECOYS, MAKERS, Sample, corpus
-from collectors.body_decoding import validate
-from collectors.content_rules import ContentModes
+from bench.redaction_cost import measure_scans, measure_speed
 from collectors.redaction import may_hold_secrets, redact
-from collectors.screening import Screen
-from loop.domain.content_modes import CONTENT_MODES
 
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
 _LEFT_CHARS = 12  # a part of a secret of this length is a secret that was left
@@ -120,62 +115,7 @@ def detect_secrets_spans() -> Callable[[str], list[tuple[int, int]]] | None:
     return spans_of
 
 
-def seconds_of(call: Callable[[], object], repeat: int = 5) -> float:
-    """CPU seconds of the fastest of some calls."""
-    best = float("inf")
-    for _ in range(repeat):
-        began = time.process_time()
-        call()
-        best = min(best, time.process_time() - began)
-    return best
-
-
-def measure_speed(samples: Sequence[Sample]) -> dict[str, float]:
-    """Throughput in MB/s, and CPU microseconds per body of 100 records."""
-    plain = "\n".join(sample.text for sample in samples if not sample.secret)
-    mixed = "\n".join(sample.text for sample in samples)
-    bodies = make_bodies(20)
-    planted = []
-    for body in bodies:
-        request = ExportLogsServiceRequest.FromString(body)
-        record = request.resource_logs[0].scope_logs[0].log_records[7]
-        record.attributes.add(key="response").value.string_value = _PLANTED
-        planted.append(request.SerializeToString())
-
-    def per_body(screen: Screen, given: Sequence[bytes]) -> float:
-        def run() -> None:
-            for body in given:
-                screen.screen("logs", "protobuf", body)
-
-        return round(seconds_of(run) / len(given) * 1e6)
-
-    def check() -> None:
-        for body in bodies:
-            validate("logs", "protobuf", body)
-
-    speeds = {
-        "redact_mb_per_s_texts_without_secrets": round(
-            len(plain) / 1e6 / seconds_of(lambda: redact(plain)), 1
-        ),
-        "redact_mb_per_s_texts_with_secrets": round(
-            len(mixed) / 1e6 / seconds_of(lambda: redact(mixed)), 1
-        ),
-        "body_kb": round(sum(map(len, bodies)) / len(bodies) / 1000, 1),
-        "us_per_body_parsing": round(seconds_of(check) / len(bodies) * 1e6),
-        "us_per_body_without_secrets": per_body(Screen(), bodies),
-        "us_per_body_with_one_secret": per_body(Screen(), planted),
-    }
-    for mode in CONTENT_MODES[:-1]:
-        modes = ContentModes(mode, hash_key=b"bench")
-        screen = Screen(lambda given=modes: given)
-        speeds[f"us_per_body_mode_{mode}"] = per_body(screen, bodies)
-    return speeds
-
-
-_PLANTED = "use gh" + "p_" + "a1B2" * 9 + " for it"
-
-
-def measure(seed: int, per_kind: int) -> dict[str, Any]:
+def measure(seed: int, per_kind: int, data: Path | None) -> dict[str, Any]:
     samples = corpus(seed, per_kind)
     redact("")
     may_hold_secrets(b"")
@@ -189,7 +129,10 @@ def measure(seed: int, per_kind: int) -> dict[str, Any]:
         },
         "turnwise": _figures(own),
         "speed": measure_speed(samples),
+        "scans": measure_scans(),
     }
+    if data is not None:
+        result["public"] = measure_public(data)
     other = detect_secrets_spans()
     if other is not None:
         few = samples[: max(200, len(samples) // 4)]
@@ -289,17 +232,20 @@ def write_results(result: dict[str, Any], load: float) -> None:
         "",
         "## Cost",
         "",
-        f"CPU time; 100 log records per body ({speed['body_kb']} KB). The scan is all that a body",
-        "without a secret pays on its way to the journal.",
+        f"CPU time; {speed['records_per_body']} log records per body",
+        f"({speed['body_kb']} KB). The scan is all that a body without a secret pays in mode full",
+        "on its way to the journal.",
         "",
         "| figure | value |",
         "|---|---|",
-        *(f"| {name.replace('_', ' ')} | {value:,} |" for name, value in speed.items()),
+        *_figure_rows(speed),
+        *_figure_rows(result["scans"]),
     ]
     if other:
         lines.append(f"| detect-secrets MB per s | {other['mb_per_s']} |")
     lines += [
         "",
+        *_public_lines(result.get("public")),
         f"Machine: {os.cpu_count()} CPUs ({platform.machine()}),",
         f"Python {platform.python_version()};",
         f"load average {load:.1f} from other work when the run began.",
@@ -308,6 +254,34 @@ def write_results(result: dict[str, Any], load: float) -> None:
         "installed.",
     ]
     (RESULTS / "redaction.md").write_text("\n".join(lines) + "\n")
+
+
+def _figure_rows(figures: dict[str, float]) -> list[str]:
+    return [f"| {name.replace('_', ' ')} | {value:,} |" for name, value in figures.items()]
+
+
+def _public_lines(public: dict[str, Any] | None) -> list[str]:
+    """What is taken out of real traces; sums only."""
+    if public is None:
+        return []
+    return [
+        "## Real traces",
+        "",
+        f"{public['files']} public session files ({public['lines']:,} lines,",
+        f"{public['bytes'] / 1e6:,.0f} MB): {public['lines_looked_into']:,} lines were looked",
+        "into,",
+        f"and {sum(public['replaced'].values())} places in them replaced, of",
+        f"{public['different']} different texts:",
+        "",
+        "| kind | replaced |",
+        "|---|---|",
+        *(f"| {kind} | {count:,} |" for kind, count in sorted(public["replaced"].items())),
+        *(
+            f"| {kind}, in mode redacted | {count:,} |"
+            for kind, count in sorted(public["personal"].items())
+        ),
+        "",
+    ]
 
 
 def _row(name: str, figures: dict[str, Any]) -> str:
@@ -322,9 +296,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--per-kind", type=int, default=250)
     parser.add_argument("--seed", type=int, default=20_261_124)
+    parser.add_argument("--data", type=Path, help="folder of public data (optional)")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    result = measure(options.seed, options.per_kind)
+    result = measure(options.seed, options.per_kind, options.data)
     write_results(result, load)
     print((RESULTS / "redaction.md").read_text())
 

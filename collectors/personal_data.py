@@ -40,6 +40,11 @@ _NAMES = {"email": "email", "home": "user-name", "phone": "phone", "ip": "ip-add
 PERSONAL_KINDS = tuple(_NAMES.values())
 
 
+def find_personal(text: str) -> list[str]:
+    """The kind of each such datum, in order."""
+    return [_NAMES[match.lastgroup or ""] for match in _PATTERN.finditer(text)]
+
+
 def redact_personal(text: str) -> str:
     """The text with each such datum replaced by ``[REDACTED:kind]``. Again changes nothing."""
     if not _MAY_MATCH.any_in(text.encode(errors="surrogatepass")):

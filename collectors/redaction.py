@@ -28,8 +28,8 @@ _MAX_ESCAPES = 3  # an escaped escape of an escape
 _BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 _BASE64_BEFORE = re.compile(rb"[A-Za-z0-9+/_-]*\Z")
 _BASE64 = tuple(base64_triggers(DETECTORS))
-_TEXT = Scan([*(detector.trigger for detector in DETECTORS), *_BASE64], starts=True)
-_BODY = Scan(
+TEXT_SCAN = Scan([*(detector.trigger for detector in DETECTORS), *_BASE64], starts=True)
+BODY_SCAN = Scan(
     [
         *(detector.trigger for detector in DETECTORS),
         *_BASE64,
@@ -55,7 +55,7 @@ class Span:
 def prepare() -> None:
     """Compiles all that is scanned for, on several processors where there are: a fifth to two
     fifths of a second of one."""
-    threads = [threading.Thread(target=scan.prepare) for scan in (_BODY, _TEXT)]
+    threads = [threading.Thread(target=scan.prepare) for scan in (BODY_SCAN, TEXT_SCAN)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -64,7 +64,7 @@ def prepare() -> None:
 
 def may_hold_secrets(body: bytes) -> bool:
     """Whether a raw body must be looked into. Errs on the side of yes."""
-    return _BODY.any_in(body)
+    return BODY_SCAN.any_in(body)
 
 
 def redact(text: str) -> str:
@@ -141,7 +141,7 @@ def find_secrets(data: bytes) -> list[Span]:
 
 
 def _find_plain(data: bytes) -> list[Span]:
-    hits = _TEXT.hits(data)
+    hits = TEXT_SCAN.hits(data)
     if not hits:
         return []
     found: list[Span] = []
@@ -177,7 +177,7 @@ def _find_encoded(data: bytes, at: int) -> Span | None:
     for skip in range(4):
         encoded = run[0][skip:].rstrip(b"=").translate(_STANDARD)
         decoded = base64.b64decode(encoded[: len(encoded) // 4 * 4] + _padded(encoded))
-        for place, number in sorted(_TEXT.hits(decoded)):
+        for place, number in sorted(TEXT_SCAN.hits(decoded)):
             if number in _SHAPED:
                 detector = DETECTORS[number]
                 if detector.find(decoded, place) is not None:

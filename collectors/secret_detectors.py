@@ -381,7 +381,7 @@ class Scan:
     """
 
     def __init__(self, expressions: Sequence[str], *, starts: bool) -> None:
-        self._expressions = tuple(expressions)
+        self.expressions = tuple(expressions)
         flag = hyperscan.HS_FLAG_SOM_LEFTMOST if starts else hyperscan.HS_FLAG_SINGLEMATCH
         self._flags = flag | hyperscan.HS_FLAG_DOTALL
         self._lock = threading.Lock()
@@ -392,7 +392,7 @@ class Scan:
         """Compiles the expressions, as the first scan does otherwise."""
         with self._lock:
             if self._database is None:
-                self._database = self._compile()
+                self._database = self.compile()
 
     def any_in(self, data: bytes) -> bool:
         """Whether any expression matches; ends at the first that does."""
@@ -426,13 +426,14 @@ class Scan:
         assert self._database is not None
         self._database.scan(data, match_event_handler=note, scratch=scratch)
 
-    def _compile(self) -> hyperscan.Database:
+    def compile(self) -> hyperscan.Database:
+        """The expressions as what is scanned by, made anew."""
         database = hyperscan.Database()
         database.compile(
-            expressions=[expression.encode() for expression in self._expressions],
-            ids=list(range(len(self._expressions))),
-            elements=len(self._expressions),
-            flags=[self._flags] * len(self._expressions),
+            expressions=[expression.encode() for expression in self.expressions],
+            ids=list(range(len(self.expressions))),
+            elements=len(self.expressions),
+            flags=[self._flags] * len(self.expressions),
         )
         return database
 
