@@ -130,7 +130,7 @@ def sessions_of(logs: Mapping[str, DeltaLog], developer: str) -> set[str]:
     for name in ("turns", "charges", "events"):
         log = logs[name]
         for info in list_files(log):
-            for part in _read(
+            for part in read_parts(
                 log, info.path, ("session_id", "developer", "resource", "attributes")
             ):
                 rows = part.filter(PersonalRows(developer, ())._is_of_person(part))
@@ -187,26 +187,34 @@ def erase_rows(
 
 def _count(log: DeltaLog, path: str, person: PersonalRows) -> tuple[int, int]:
     dropped = quoting = 0
-    for part in _read(log, path):
+    for part in read_parts(log, path):
         _, some, more = person.scrub(part)
         dropped, quoting = dropped + some, quoting + more
     return dropped, quoting
 
 
 def _scrubbed(log: DeltaLog, file: DataFile, person: PersonalRows) -> Iterator[pa.RecordBatch]:
-    stored = pa.schema([field for field in log.schema.arrow() if field.name != "day"])
-    for part in _read(log, file.path):
+    for part in read_parts(log, file.path):
         kept, _, _ = person.scrub(part)
-        columns = [
-            kept[field.name].cast(field.type)
-            if field.name in kept.column_names
-            else pa.nulls(kept.num_rows, field.type)  # the file is older than the column
-            for field in stored
-        ]
-        yield from pa.Table.from_arrays(columns, schema=stored).to_batches()
+        yield from to_stored_batches(log, kept)
 
 
-def _read(log: DeltaLog, path: str, names: Collection[str] | None = None) -> Iterator[pa.Table]:
+def to_stored_batches(log: DeltaLog, rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Rows of a file in the stored schema; columns that the file is too old for are null."""
+    stored = pa.schema([field for field in log.schema.arrow() if field.name != "day"])
+    columns = [
+        rows[field.name].cast(field.type)
+        if field.name in rows.column_names
+        else pa.nulls(rows.num_rows, field.type)
+        for field in stored
+    ]
+    yield from pa.Table.from_arrays(columns, schema=stored).to_batches()
+
+
+def read_parts(
+    log: DeltaLog, path: str, names: Collection[str] | None = None
+) -> Iterator[pa.Table]:
+    """A file's rows, some at a time; only the columns of those names, if given."""
     with store_errors(log.schema.name), log.filesystem().open_input_file(path) as source:
         file = pq.ParquetFile(source)
         columns = None if names is None else [n for n in file.schema_arrow.names if n in names]

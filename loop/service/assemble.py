@@ -24,6 +24,7 @@ from loop.access.organization_store import OrganizationStore
 from loop.access.records import AccessLog
 from loop.control.intake_log import IntakeLog
 from loop.control.lake_records import ErasureLog, LegalHolds
+from loop.control.retention_records import RetentionRecords
 from loop.control.stage_progress import StageLog
 from loop.control.store import open_control_store
 from loop.domain.content_modes import parse_mode
@@ -197,6 +198,10 @@ class Parts:
     @cached_property
     def erasures(self) -> ErasureLog:
         return ErasureLog(self.engine)
+
+    @cached_property
+    def retention(self) -> RetentionRecords:
+        return RetentionRecords(self.engine)
 
     @cached_property
     def work(self) -> WorkProgress:

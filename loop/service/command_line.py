@@ -27,6 +27,7 @@ from loop.service.commands.operations import (
     settings_group,
 )
 from loop.service.commands.prices import prices
+from loop.service.commands.retention import retention
 from loop.service.commands.ship import ship
 from loop.service.printing import plain
 
@@ -76,6 +77,7 @@ sessions.spend.add_command(statements.statement)
 sessions.spend.add_command(statements.reconcile)
 turnwise.add_command(sessions.spend)
 turnwise.add_command(prices)
+lake.add_command(retention)
 turnwise.add_command(lake)
 turnwise.add_command(sessions.session)
 turnwise.add_command(budgets.budget)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import time
 import uuid
 from collections.abc import Collection
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import String, func, select
@@ -22,6 +20,7 @@ from loop.lake.verification import Problem, orphans, verify_contents, verify_tab
 from loop.ledger.charge_checks import days_that_differ
 from loop.ledger.charge_table import keep_sums_of_erased
 from loop.service.assemble import Parts
+from loop.service.job_files import read_jobs, write_job
 from loop.service.maintenance import maintenance
 
 ERASED_ORDER = (
@@ -55,7 +54,7 @@ class LakeKeeper:
             "rows": [row for row in rows if row is not None],
             "next": None,
             "policy": asdict(lake.policy),
-            "unfinished_erasures": [path.stem for path in self._job_files()],
+            "unfinished_erasures": [path.stem for path in read_jobs(self._jobs)],
         }
 
     def verify(self, tables: Collection[str] = ()) -> dict[str, Any]:
@@ -79,7 +78,11 @@ class LakeKeeper:
                 ]
         problems += [
             Problem("", f"erasure {path.stem} was cut off; `turnwise lake erase --resume` ends it")
-            for path in self._job_files()
+            for path in read_jobs(self._jobs)
+        ]
+        problems += [
+            Problem("", f"{path.stem} was cut off; `turnwise lake retention apply --yes` ends it")
+            for path in read_jobs(self._parts.settings.data_dir / "retention")
         ]
         rows = [problem.as_row() for problem in problems]
         return {"rows": rows, "next": None, "ok": not rows, "orphans": left_over}
@@ -193,16 +196,16 @@ class LakeKeeper:
                 "reason": reason,
                 "at_us": time.time_ns() // 1000,
             }
-            self._write_job(job)
+            write_job(self._jobs, str(job["erasure_id"]), job)
             return self._run_job(job)
 
     def resume(self, *, dry_run: bool = True) -> dict[str, Any]:
         """Ends the erasures that were cut off, or says which there are."""
         if dry_run:
-            rows = [{"erasure_id": path.stem} for path in self._job_files()]
+            rows = [{"erasure_id": path.stem} for path in read_jobs(self._jobs)]
             return {"rows": rows, "next": None, "dry_run": True}
         rows = []
-        for path in self._job_files():
+        for path in read_jobs(self._jobs):
             job = json.loads(path.read_text())
             with maintenance(self._parts):
                 rows.append(self._run_job(job))
@@ -221,7 +224,7 @@ class LakeKeeper:
         found = self._erase_tables(person, erasure_id, dry_run=False)
         parts.lake.queries.forget_files()
         files = self._erase_files(person)
-        runs = self._mark_runs(erasure_id)
+        runs = mark_runs(self._parts, erasure_id)
         counts = {
             row.table: {k: v for k, v in asdict(row).items() if k != "table"} for row in found
         }
@@ -267,20 +270,6 @@ class LakeKeeper:
                         each.unlink(missing_ok=True)
                     deleted += 1
         return deleted
-
-    def _mark_runs(self, erasure_id: str) -> int:
-        """Runs whose versions can't be read any more get the erasure's id in their manifest."""
-        marked = 0
-        for run in self._parts.runs.list(limit=1_000_000):
-            pinned = self._parts.lake.at(run.table_versions)
-            try:
-                for name in run.table_versions:
-                    if name in pinned.tables:
-                        pinned.tables[name].snapshot()
-            except NotFound:
-                self._parts.runs.add_tombstone(run.run_id, erasure_id)
-                marked += 1
-        return marked
 
     def _refuse_held(self, developer: str, sessions: set[str]) -> None:
         holds = self.holds.list(in_force=True)
@@ -345,22 +334,24 @@ class LakeKeeper:
                         found.append(f"{table.name}.{column.name}")
         return found
 
-    def _write_job(self, job: dict[str, Any]) -> None:
-        self._jobs.mkdir(mode=0o700, exist_ok=True)
-        path = self._jobs / f"{job['erasure_id']}.json"
-        temporary = path.with_suffix(".tmp")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(job, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-
-    def _job_files(self) -> list[Path]:
-        return sorted(self._jobs.glob("*.json")) if self._jobs.exists() else []
-
     def _check_names(self, tables: Collection[str]) -> None:
         if unknown := [name for name in tables if name not in self._parts.lake.tables]:
             raise NotFound(
                 f"There is no table {unknown[0]!r}.",
                 fix=f"One of {', '.join(self._parts.lake.tables)}.",
             )
+
+
+def mark_runs(parts: Parts, erasure_id: str) -> int:
+    """Runs whose versions can't be read any more get the erasure's id in their manifest."""
+    marked = 0
+    for run in parts.runs.list(limit=1_000_000):
+        pinned = parts.lake.at(run.table_versions)
+        try:
+            for name in run.table_versions:
+                if name in pinned.tables:
+                    pinned.tables[name].snapshot()
+        except NotFound:
+            parts.runs.add_tombstone(run.run_id, erasure_id)
+            marked += 1
+    return marked

@@ -11,6 +11,7 @@ from loop.domain.errors import BadInput
 from loop.service.assemble import Parts
 from loop.service.http_api import Answer, get, post
 from loop.service.lake_keeping import LakeKeeper
+from loop.service.retention_keeping import RetentionKeeper, change_from
 
 
 def lake_routes(parts: Parts) -> list[BaseRoute]:
@@ -66,6 +67,20 @@ def lake_routes(parts: Parts) -> list[BaseRoute]:
             "erase",
             "/v1/lake/erasures/resume",
             lambda _, document: keeper().resume(dry_run=_is_dry_run(document)),
+        ),
+        get("/v1/lake/retention", lambda request, _: RetentionKeeper(parts).show()),
+        post(
+            "/v1/lake/retention",
+            lambda _, document: RetentionKeeper(parts).set(
+                change_from(document),
+                actor=_needed(document, "actor"),
+                reason=_needed(document, "reason"),
+            ),
+        ),
+        long(
+            "retention",
+            "/v1/lake/retention/apply",
+            lambda _, document: RetentionKeeper(parts).apply(dry_run=_is_dry_run(document)),
         ),
         get("/v1/lake/holds", lambda request, _: _rows(keeper().holds.list())),
         post("/v1/lake/holds", hold),

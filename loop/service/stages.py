@@ -8,6 +8,7 @@ from loop.ledger.current_spend import changed_days
 from loop.service import evaluation_stage, repricing_stage, rollout_stage
 from loop.service.assemble import Parts
 from loop.service.attribution_stage import attribute_changes
+from loop.service.retention_keeping import RetentionKeeper, is_due
 from loop.service.schedule import RepeatedTask
 
 ATTRIBUTION_INTERVAL_SECONDS = 2.0
@@ -15,6 +16,7 @@ CHARGE_INTERVAL_SECONDS = 60.0
 CLUSTER_INTERVAL_SECONDS = 300.0
 RENEWAL_INTERVAL_SECONDS = 60.0
 COMPACTION_INTERVAL_SECONDS = 600.0
+RETENTION_INTERVAL_SECONDS = 60.0  # between two looks whether a day has passed
 COMPACTED_TABLES = ("scores", "clusters", "estimates", "charges")
 """The tables that these stages write; the drainer compacts its own."""
 
@@ -32,6 +34,7 @@ def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
         ),
         RepeatedTask("budget", parts.budget_keeper.tick, settings.budget_interval_seconds),
         RepeatedTask("renew", lambda: rollout_stage.renew(parts), RENEWAL_INTERVAL_SECONDS),
+        RepeatedTask("retention", lambda: retain(parts), RETENTION_INTERVAL_SECONDS),
         RepeatedTask("compact", lambda: compact(parts), COMPACTION_INTERVAL_SECONDS),
     ]
 
@@ -68,6 +71,22 @@ def cluster(parts: Parts) -> bool:
         from loop.service import clustering_stage  # scikit-learn takes seconds to load
 
         clustering_stage.cluster_low_scoring(parts.lake, parts.stage_log)
+    return False
+
+
+def retain(parts: Parts) -> bool:
+    """Once a day, if a policy is written, removes what is past its age."""
+    if not is_due(parts, parts.stage_log.read("retention").at_us):
+        return False
+    with parts.work.running("retention"):
+        answer = RetentionKeeper(parts).apply(dry_run=False)
+    parts.stage_log.record(
+        "retention",
+        revision=0,
+        at_us=time.time_ns() // 1000,
+        done=sum(row["rows"] for row in answer["rows"]),
+        note=f"{answer['sessions']} sessions in the last pass",
+    )
     return False
 
 

@@ -62,7 +62,7 @@ def compact(client: ApiClient, tables: tuple[str, ...], as_json: bool) -> None:
 
     JSON: {"rows": [{table, files_saved}], "next": null}.
     """
-    answer = _watch(client, "/v1/lake/compact", {"tables": list(tables)})
+    answer = watch(client, "/v1/lake/compact", {"tables": list(tables)})
     if as_json:
         return print_json(answer)
     columns = [Column("table", "table"), Column("files_saved", "files saved", "count")]
@@ -82,7 +82,7 @@ def verify(
     Exit code 1 if anything is wrong. JSON: {"ok", "rows": [{table, what, file}], orphans,
     "next": null}; orphans are files that no version names: they do no harm.
     """
-    answer = _watch(client, "/v1/lake/verify", {"tables": list(tables)})
+    answer = watch(client, "/v1/lake/verify", {"tables": list(tables)})
     if as_json:
         print_json(answer)
     else:
@@ -113,7 +113,7 @@ def restore(
     committed}], "next": null}.
     """
     document = {"table": table, "version": version, "at": at, "dry_run": not yes}
-    answer = _watch(client, "/v1/lake/restore", document)
+    answer = watch(client, "/v1/lake/restore", document)
     if as_json:
         return print_json(answer)
     columns = [
@@ -125,7 +125,7 @@ def restore(
         Column("committed", "as version", "count"),
     ]
     print_rows(answer["rows"], columns, "There is nothing to restore.")
-    _say_dry_run(answer)
+    say_dry_run(answer)
     return None
 
 
@@ -152,14 +152,14 @@ def erase(
     files_rewritten, old_files_deleted, version}], still_named_in, "next": null}.
     """
     if resume:
-        answer = _watch(client, "/v1/lake/erasures/resume", {"dry_run": not yes})
+        answer = watch(client, "/v1/lake/erasures/resume", {"dry_run": not yes})
         if as_json:
             return print_json(answer)
         done = "cut off" if answer["dry_run"] else "ended"
         print_lines(*(f"{row['erasure_id']} {done}" for row in answer["rows"]))
-        return _say_dry_run(answer)
+        return say_dry_run(answer)
     document = {"developer": developer, "reason": reason, "actor": actor, "dry_run": not yes}
-    answer = _watch(client, "/v1/lake/erasures", document)
+    answer = watch(client, "/v1/lake/erasures", document)
     if as_json:
         return print_json(answer)
     columns = [
@@ -173,7 +173,7 @@ def erase(
     talk.print(f"{answer['sessions']} sessions. {answer['erasure_id']}")
     for place in answer["still_named_in"]:
         talk.print(f"Still named in a setting: {place}. Remove it by the command that set it.")
-    _say_dry_run(answer)
+    say_dry_run(answer)
     return None
 
 
@@ -237,11 +237,11 @@ def release_hold(client: ApiClient, hold_id: str, actor: str, as_json: bool) -> 
     return print_json(answer) if as_json else print_lines(f"{hold_id} is released.")
 
 
-def _watch(client: ApiClient, path: str, document: dict[str, Any]) -> dict[str, Any]:
+def watch(client: ApiClient, path: str, document: dict[str, Any]) -> dict[str, Any]:
     """Sends it and tells on stderr what it is at."""
     return client.watch(path, document, lambda step: talk.print(step), "/v1/lake/work")
 
 
-def _say_dry_run(answer: dict[str, Any]) -> None:
+def say_dry_run(answer: dict[str, Any]) -> None:
     if answer["dry_run"]:
         talk.print("Nothing was changed. Add --yes to do it.")
