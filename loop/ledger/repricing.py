@@ -151,6 +151,15 @@ class Repricing:
                 yield done, max(done, total)
         self._versions.mark_rewritten(version.version)
 
+    def progress(self, version: ChargeVersion) -> tuple[int, int]:
+        """How many turns of a version are written, of how many."""
+        (row,) = self._lake.query(
+            "SELECT count(*) FILTER (charge_version >= ?) AS done, count(*) AS total FROM turns "
+            "WHERE day >= ? AND day < ?",
+            [version.version, version.from_day, version.until_day],
+        )
+        return row["done"], row["total"]
+
     def finish(self, version: ChargeVersion) -> None:
         """Rolls up the days of a version whose turns are written."""
         self._charges.roll_up(self._lake.days_of_turns(version.from_day, version.until_day))

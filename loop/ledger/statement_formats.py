@@ -14,6 +14,7 @@ from decimal import Decimal
 from html import escape
 from typing import Any, Literal, get_args
 
+from loop.domain.errors import BadInput
 from loop.ledger.statements import AMOUNTS, KEYS
 
 StatementFormat = Literal["table", "csv", "json", "html"]
@@ -49,6 +50,13 @@ _CONTROL = (
     ("total_microusd", "Total of this statement"),
     ("closing_microusd", "Closing"),
 )
+
+
+def check_format(kind: StatementFormat) -> StatementFormat:
+    """Raises :class:`BadInput` for what is none of :data:`FORMATS`."""
+    if kind not in FORMATS:
+        raise BadInput(f"There is no format {kind!r}.", fix=f"One of {', '.join(FORMATS)}.")
+    return kind
 
 
 def render(document: Mapping[str, Any], kind: StatementFormat) -> str:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError
 from loop.control.store import metadata
 from loop.domain.errors import BadInput, Conflict, Corrupt, NotFound, Refused
 from loop.lake import Lake
-from loop.ledger.statement_formats import FORMATS, StatementFormat, render
+from loop.ledger.statement_formats import FORMATS, StatementFormat, check_format, render
 from loop.ledger.statements import (
     ALL_ROWS,
     Condition,
@@ -90,8 +90,7 @@ class StatementStore:
         billed: Mapping[str, Any] | None = None,
     ) -> str:
         """The closed statement as it was printed when it was closed, else a draft of now."""
-        if kind not in FORMATS:
-            raise BadInput(f"There is no format {kind!r}.", fix=f"One of {', '.join(FORMATS)}.")
+        check_format(kind)
         with self._engine.connect() as connection:
             found = connection.execute(
                 select(_STATEMENTS.c.renderings).where(

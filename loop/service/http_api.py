@@ -146,7 +146,8 @@ def post(path: str, answer: Answer) -> Route:
 
 def money_routes(parts: Parts) -> list[BaseRoute]:
     """Price books, re-pricings, statements and what the provider billed."""
-    desk, statements = PriceDesk(parts), StatementDesk(parts)
+    desk = PriceDesk(parts)
+    statements = StatementDesk(parts, sees=lambda: view_of_caller(parts))
 
     def print_statement(request: Request) -> Response:
         kind = request.path_params["format"]

@@ -12,7 +12,7 @@ from loop.ledger.price_changes import compare_prices, describe_price, keep_terms
 from loop.ledger.prices import read_entries, write_document, write_entry
 from loop.service.assemble import Parts
 from loop.service.documents import flag, person, reason, text
-from loop.service.repricing_stage import price_anew, repricing_of
+from loop.service.repricing_stage import noting, price_anew, repricing_of
 
 
 class PriceDesk:
@@ -90,12 +90,22 @@ class PriceDesk:
 
     def reprice(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Prices the days ``from`` until ``until`` (exclusive) anew by the book in force, or by
-        ``book``; with ``dry_run`` says only what would change."""
+        ``book``; with ``dry_run`` says only what would change.
+
+        ``GET /v1/lake/work`` tells meanwhile how far it is. Once the version is recorded it comes
+        to its end even when whoever asked goes away, or this process ends.
+        """
+        with self._parts.work.running("reprice"):
+            return self._reprice(document)
+
+    def _reprice(self, document: Mapping[str, Any]) -> dict[str, Any]:
         parts = self._parts
         book: PriceBook = parts.price_books.find(text(document, "book", "latest"))
         from_day, until_day = text(document, "from"), text(document, "until")
         if flag(document, "dry_run"):
-            preview = repricing_of(parts).preview(book, from_day, until_day)
+            preview = repricing_of(parts).preview(
+                book, from_day, until_day, noting(parts, "turns compared")
+            )
             return {**preview.as_dict(), "charge_version": None}
         version = price_anew(
             parts,

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from loop.domain.errors import Conflict, Unavailable
 from loop.domain.money import PriceBook
 from loop.ledger.charge_versions import ChargeVersion
-from loop.ledger.repricing import Repricing
+from loop.ledger.repricing import OnProgress, Repricing
 from loop.service.assemble import Parts
 
 SLICE_SECONDS = 1.0
 """How long the drainer prices anew before it looks for new records."""
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 2.0
+"""How often whoever waits for the drainer looks how far that is."""
 WAIT_SECONDS = 3600.0
 
 
@@ -59,21 +61,38 @@ def price_anew(
     :class:`Unavailable` when that takes longer than an hour; it goes on all the same.
     """
     repricing = repricing_of(parts)
-    version = repricing.begin(book, from_day, until_day, author=author, reason=reason)
-    deadline = time.monotonic() + WAIT_SECONDS
+    version = repricing.begin(
+        book,
+        from_day,
+        until_day,
+        author=author,
+        reason=reason,
+        on_progress=noting(parts, "turns compared"),
+    )
+    note = noting(parts, "turns priced anew")
+    deadline, looked = time.monotonic() + WAIT_SECONDS, time.monotonic()
     while parts.charge_versions.get(version.version).rewritten_at_us is None:
         try:
-            for _ in repricing.rewrite(version, book, parts.drainer.revising):
-                pass
+            for done, total in repricing.rewrite(version, book, parts.drainer.revising):
+                note(done, total)
         except Conflict as conflict:
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"Charge version {version.version} is still being written.",
                     fix="`turnwise prices charges` shows when it is done.",
                 ) from conflict
+            if time.monotonic() - looked > LOOK_SECONDS:
+                note(*repricing.progress(version))
+                looked = time.monotonic()
             time.sleep(POLL_SECONDS)
+    parts.work.note("rolling up the charges")
     repricing.finish(version)
     return parts.charge_versions.get(version.version)
+
+
+def noting(parts: Parts, words: str) -> OnProgress:
+    """Tells whoever looks at the work of this process how far it is."""
+    return lambda done, total: parts.work.note(f"{done:,} of {total:,} {words}")
 
 
 def finish_pending(parts: Parts) -> None:

@@ -47,6 +47,9 @@ RULES: Mapping[str, RouteRule] = {
     # What a node sees of itself.
     "GET /v1/overview": READ_OWN,
     "GET /v1/spend": READ_OWN,
+    "GET /v1/statements": READ_OWN,
+    "GET /v1/statements/{month}": READ_OWN,
+    "GET /v1/statements/{month}/{format}": READ_OWN,
     "GET /v1/sessions": READ_OWN,
     "GET /v1/sessions/{session_id}": READ_OWN,  # with content=1 also the verb content
     "GET /v1/clusters": READ_OWN,
@@ -63,9 +66,6 @@ RULES: Mapping[str, RouteRule] = {
     "GET /v1/rollouts": READ_ALL,
     "GET /v1/rollouts/{rollout_id}": READ_ALL,
     "GET /v1/charge-versions": READ_ALL,
-    "GET /v1/statements": READ_ALL,
-    "GET /v1/statements/{month}": READ_ALL,
-    "GET /v1/statements/{month}/{format}": READ_ALL,
     "GET /v1/reconciliation": READ_ALL,
     "GET /v1/budgets": READ_ALL,
     "GET /v1/budgets/{budget_id}": READ_ALL,

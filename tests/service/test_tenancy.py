@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,9 +19,13 @@ from starlette.routing import Mount, Route
 
 from loop.access.verbs import Verb
 from loop.access.view import View
+from loop.domain.errors import NotFound
 from loop.domain.organization import PathSpan
+from loop.ledger.statements import Month
 from loop.service.http_api import api_app
 from loop.service.route_rules import RULES, rules_of
+from loop.service.statement_desk import StatementDesk
+from tests.service.service_process import NOW_US
 from tests.service.two_tenants import (
     ADA,
     INSTALLATION_TOKEN,
@@ -30,6 +35,7 @@ from tests.service.two_tenants import (
     two_tenants,
 )
 
+MONTH = datetime.fromtimestamp(NOW_US / 1e6, UTC).strftime("%Y-%m")
 OTHER = {"alpha": "beta", "beta": "alpha"}
 PATH_VALUES = {
     "session_id": [f"session-{tenant}-{number}" for tenant in TENANTS for number in (1, 2)],
@@ -41,6 +47,8 @@ PATH_VALUES = {
     "node_id": ["acme", "n-alpha", "n-beta", "t-beta"],
     "token_id": ["none"],
     "rule_id": ["1"],
+    "month": [MONTH, "2020-01"],
+    "format": ["table", "csv", "json", "html", "odd"],
 }
 QUERIES = [
     {},
@@ -211,6 +219,50 @@ def test_each_tenant_sees_its_own_sessions_clusters_and_policies(
             f"n-{tenant}",
             f"dev-{tenant}@example.com",
         )
+
+
+def test_a_tenants_statement_is_of_its_own_path_and_days(world: TwoTenants, app: Starlette) -> None:
+    path = f"/v1/statements/{MONTH}"
+    whole = call(app, "GET", path, INSTALLATION_TOKEN).json()
+    for tenant in TENANTS:
+        token = world.tokens[tenant]
+        own = call(app, "GET", path, token).json()
+        assert own["org_path"] == f"acme/{tenant}"
+        assert (own["totals"]["turns"], own["billed"], own["control"]["opening_microusd"]) == (
+            2,
+            None,
+            0,
+        )
+        lines = [line for line in whole["lines"] if line["org_path"] == f"acme/{tenant}"]
+        assert own["lines"] == lines
+        assert call(app, "GET", path, token, params={"org": f"acme/{tenant}"}).json() == own
+        for org in ("acme", f"acme/{OTHER[tenant]}", f"acme/{tenant}x"):
+            assert call(app, "GET", path, token, params={"org": org}).status_code == 404
+            assert call(app, "GET", f"{path}/csv", token, params={"org": org}).status_code == 404
+        assert call(app, "GET", "/v1/statements/2020-01", token).status_code == 404
+        assert call(app, "GET", "/v1/statements", token).json()["rows"] == []
+        assert call(app, "GET", "/v1/reconciliation", token).status_code == 403
+
+
+def test_a_closed_statement_is_shown_to_whose_path_it_was_all_the_time(tmp_path: Path) -> None:
+    with two_tenants(tmp_path) as world:
+        for tenant in TENANTS:
+            for month in ("2020-02", "2020-03"):
+                world.parts.statements.close(Month.parse(month), f"acme/{tenant}", "ada")
+
+        def seen(since: str) -> list[str]:
+            view = View((PathSpan("acme/alpha", since),))
+            rows = StatementDesk(world.parts, sees=lambda: view).list_closed()["rows"]
+            return [f"{row['org_path']} {row['month']}" for row in rows]
+
+        assert seen("2020-02-01") == ["acme/alpha 2020-03", "acme/alpha 2020-02"]
+        # The second may adjust the first, of which a day was another's.
+        assert seen("2020-02-02") == []
+        view = View((PathSpan("acme/alpha", "2020-01-01"),))
+        desk = StatementDesk(world.parts, sees=lambda: view)
+        assert desk.show("2020-02", "")["state"] == "closed"
+        with pytest.raises(NotFound):
+            desk.show("2020-02", "acme/beta")
 
 
 def test_texts_need_their_own_verb(world: TwoTenants, app: Starlette) -> None:

@@ -251,7 +251,8 @@ def reprice(
 ) -> None:
     """Charge past days anew: a new charge version; the old one can still be read.
 
-    A closed statement never changes: the difference stands in the next one as an adjustment.
+    A closed statement never changes: the difference stands in the next one as an adjustment. How
+    far it is stands on stderr.
     JSON: {from, until, price_version, charge_version, sessions, turns, changed, before_microusd,
     after_microusd, unpriced_before, unpriced_after, "rows": [{model, …}]}.
     """
@@ -265,8 +266,9 @@ def reprice(
         "actor": actor,
         "reason": reason or "dry run",
     }
-    with talk.status("Pricing anew …"):
-        answer = client.request("POST", "/v1/charge-versions", json=document, timeout=None)
+    answer = client.watch(
+        "/v1/charge-versions", document, lambda step: talk.print(step), "/v1/lake/work"
+    )
     if as_json:
         return print_json(answer)
     columns = [
