@@ -13,6 +13,7 @@ microseconds a body: the sender must not be what is measured.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ REQUESTS: dict[str, Any] = {
 _IDS = ("request_id", "tool_use_id", "prompt.id", "message.uuid", "agent_id", "gen_ai.response.id")
 _ROUND_MARK = b"\x01RND0\x01"  # six bytes that occur in no recording
 _SESSION_MARK = b"\x01SES%d\x01"
+_TOOL_USE_ID = re.compile(r"toolu_[0-9A-Za-z]{24}")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ROUND_NS = 60_000_000_000
 
@@ -71,13 +73,14 @@ def make_bodies(
     records: int, *, cohorts: int = 80, rounds: int = 10, start_ns: int, signals: tuple[str, ...]
 ) -> Iterator[Body]:
     """At least so many records; ``cohorts`` of sessions live at a time, each for ``rounds``."""
-    templates = [template for signal in signals if (template := _template(signal)) is not None]
+    seen: dict[bytes, int] = {}  # of all signals, for they name the same requests and calls
+    templates = [_template(signal, seen) for signal in signals]
     made = generation = 0
     while made < records:
         for number in range(rounds):
             for cohort in range(cohorts):
                 session = (generation * cohorts + cohort) * len(NAMES)
-                for template in templates:
+                for template in filter(None, templates):
                     yield _play(template, session, number, start_ns + cohort * 1_000_000)
                     made += template.records
             if made >= records:
@@ -126,11 +129,10 @@ def _six(number: int) -> bytes:
     return "".join(digits).encode()
 
 
-def _template(signal: str) -> _Template | None:
+def _template(signal: str, seen: dict[bytes, int]) -> _Template | None:
     """All cohort's records of one signal and round in one request, with marks for ids."""
     request = REQUESTS[signal]()
     times: set[int] = set()
-    seen: dict[bytes, int] = {}
     records = 0
     for index, name in enumerate(NAMES):
         for path in sorted((RECORDINGS / name / "otlp").glob(f"*_{signal}_*.pb")):
@@ -206,8 +208,16 @@ def _mark_attribute(pair: Any, index: int, seen: dict[bytes, int]) -> None:
     if pair.key == "session.id":
         pair.value.string_value = (_SESSION_MARK % index).decode() + value[6:]
     elif pair.key in _IDS and len(value) > 12:
-        number = seen.setdefault(f"{index}:{value}".encode(), len(seen))
-        pair.value.string_value = value[:-10] + _ROUND_MARK.decode() + f"{number:04x}"
+        pair.value.string_value = _marked_text(value, index, seen)
+    elif "toolu_" in value:  # texts name the calls whose results they hold
+        pair.value.string_value = _TOOL_USE_ID.sub(
+            lambda found: _marked_text(found.group(), index, seen), value
+        )
+
+
+def _marked_text(value: str, index: int, seen: dict[bytes, int]) -> str:
+    number = seen.setdefault(f"{index}:{value}".encode(), len(seen))
+    return value[:-10] + _ROUND_MARK.decode() + f"{number:04x}"
 
 
 def _marked_id(value: bytes, index: int, seen: dict[bytes, int]) -> bytes:
