@@ -36,6 +36,8 @@ class ServiceTerms:
 
 
 UNSTATED = ServiceTerms()
+TERM_NAMES = ("speed", "service_tier", "inference_geo", "server_tool_use")
+"""What :func:`terms_of` reads: without any of these nothing is stated."""
 
 
 def usage_of(usage: Mapping[str, Any]) -> TokenUsage:

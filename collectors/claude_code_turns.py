@@ -139,8 +139,9 @@ def _turn(
     status = _status(request, usage is not None, stop_reason)
     served = _served_model(request) if status != "error" else ""
     requested = _requested_model(request) or served
-    agent_id = _agent_id(request, facts)
-    source = _first(records, "query_source") or (
+    named_source = _first(records, "query_source")
+    agent_id = _agent_id(request, facts, named_source)
+    source = named_source or (
         text(span, "query_source_safe").replace("agent.", "agent:", 1) if span else ""
     )
     decision = request.decision
@@ -271,7 +272,7 @@ def _attempts(request: RequestFacts, status: TurnStatus) -> int:
     return max(1, *counts) if counts else 1
 
 
-def _agent_id(request: RequestFacts, facts: SessionFacts) -> str:
+def _agent_id(request: RequestFacts, facts: SessionFacts, source: str) -> str:
     """The agent's id; where a client names only its kind, that of the call that started it."""
     stated = _first(request.records(), "agent_id") or (
         request.lines.agent_id if request.lines else ""
@@ -283,7 +284,6 @@ def _agent_id(request: RequestFacts, facts: SessionFacts) -> str:
         conversation = text(span, "gen_ai.conversation.id")
         if conversation and conversation != facts.events[0].session_id:
             return conversation
-    source = _first(request.records(), "query_source")
     from_span = text(span, "query_source_safe") if span is not None else ""
     if not source.startswith("agent:") and not from_span.startswith("agent."):
         return ""
@@ -363,8 +363,8 @@ def _sources(request: RequestFacts, tools: list[ToolFacts]) -> tuple[str, ...]:
 
 def _first(events: list[Event], name: str) -> str:
     for event in events:
-        value = text(event, name)
-        if value:
+        value = event.attributes.get(name)
+        if value and type(value) is str:
             return value
     return ""
 

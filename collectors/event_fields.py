@@ -20,11 +20,14 @@ _TRAILING_REMINDERS = re.compile(
 )
 
 
-def text(event: Event | Mapping[str, Any], *names: str) -> str:
+def text(event: Event | Mapping[str, Any], name: str, *others: str) -> str:
     """The first of the named attributes that holds a non-empty text, else ""."""
     attributes = event.attributes if type(event) is Event else event
-    for name in names:
-        value = attributes.get(name)  # type: ignore[union-attr]
+    value = attributes.get(name)  # type: ignore[union-attr]
+    if value and type(value) is str:
+        return value
+    for other in others:
+        value = attributes.get(other)  # type: ignore[union-attr]
         if value and type(value) is str:
             return value
     return ""
@@ -32,18 +35,21 @@ def text(event: Event | Mapping[str, Any], *names: str) -> str:
 
 def integer(event: Event | Mapping[str, Any], *names: str) -> int | None:
     """The first of the named attributes that reads as a number, rounded down, else ``None``."""
-    attributes = event.attributes if isinstance(event, Event) else event
+    attributes = event.attributes if type(event) is Event else event
     for name in names:
-        value = attributes.get(name)
+        value = attributes.get(name)  # type: ignore[union-attr]
+        if value is None:
+            continue
+        if type(value) is int:
+            return value
         if isinstance(value, bool):
             continue
-        if isinstance(value, int):
-            return value
         if isinstance(value, float) and abs(value) < 2**53:
             return int(value)
         if isinstance(value, str):
             try:
-                return int(float(value)) if abs(float(value)) < 2**53 else None
+                number = float(value)
+                return int(number) if abs(number) < 2**53 else None
             except ValueError:
                 continue
     return None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from collectors.attribution import Attribution
-from collectors.event_identity import conflict_id_of, identity_of
+from collectors.event_identity import conflict_id_of, identity_hash
 from collectors.session_parts import SessionParts
 from loop.domain.turns import Event
 
@@ -30,14 +30,14 @@ class RecentSession:
         self._identities: set[int] = set()  # hashes, for they are many
 
     def add(self, event: Event) -> None:
-        self._add(event, _hash_of_identity(event))
+        self._add(event, identity_hash(event))
 
     def take(self, event: Event) -> Event | None:
         """Adds an event unless it is held; returns it, marked where it disagrees with another
         record of its identity."""
         if event.event_id in self.events:
             return None
-        identity = _hash_of_identity(event)
+        identity = identity_hash(event)
         if identity in self._identities:
             event = replace(event, conflict=conflict_id_of(event))
         self._add(event, identity)
@@ -50,19 +50,6 @@ class RecentSession:
         self.size_bytes += _EVENT_BYTES + sum(
             [len(value) for value in event.attributes.values() if type(value) is str]
         )
-
-
-def _hash_of_identity(event: Event) -> int:
-    """Equal for events of one identity. Of a metric point, which has most, without its digest."""
-    if event.kind == "metric":
-        stated = [item for item in event.attributes.items() if item[0][:5] != "otel."]
-        try:
-            said = frozenset(stated)
-        except TypeError:  # a list among them
-            return hash(identity_of(event))
-        started = event.attributes.get("otel.started_at_us")
-        return hash((event.name, said, started, event.at_us))
-    return hash(identity_of(event))
 
 
 class RecentSessions:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from collectors.api_usage import UNSTATED, ServiceTerms, terms_of
+from collectors.api_usage import TERM_NAMES, UNSTATED, ServiceTerms, terms_of
 from collectors.event_fields import integer
 from collectors.session_facts import RequestFacts
 from loop.domain.turns import Event, TokenUsage
@@ -62,7 +62,9 @@ def request_terms(request: RequestFacts) -> ServiceTerms:
     if request.lines:
         terms = terms.or_else(request.lines.terms)
     for event in request.records():
-        terms = terms.or_else(terms_of(event.attributes))
+        attributes = event.attributes
+        if any(name in attributes for name in TERM_NAMES):
+            terms = terms.or_else(terms_of(attributes))
     return terms
 
 

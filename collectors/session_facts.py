@@ -44,18 +44,31 @@ class RequestFacts:
     raw: RawResponse | None = None
     decision: Event | None = None
     tool_events: list[Event] = field(default_factory=list)
+    _settled: _Settled | None = None
+
+    def settle(self) -> None:
+        """Nothing more comes: what is asked for many times is worked out once."""
+        self._settled = _Settled(
+            self.logs(), self.records(), self.started_at_us(), self.ended_at_us()
+        )
 
     def logs(self) -> list[Event]:
         """Its log events, those that say most first."""
+        if self._settled is not None:
+            return self._settled.logs
         return [*self.outcomes.values(), *self.responses, *self.tool_events]
 
     def records(self) -> list[Event]:
         """All its telemetry, those that say most first."""
+        if self._settled is not None:
+            return self._settled.records
         last = [self.span] if self.span else []
         return [*self.logs(), *last, *([self.raw.event] if self.raw else [])]
 
     def started_at_us(self) -> int:
         """When it began: by its span, else by its outcome and duration, else by what is left."""
+        if self._settled is not None:
+            return self._settled.started_at_us
         starts = [self.span.at_us] if self.span else []
         starts += [
             event.at_us - 1000 * (integer(event, "duration_ms") or 0)
@@ -66,12 +79,22 @@ class RequestFacts:
         return min(starts or [event.at_us for event in self.records()] or [0])
 
     def ended_at_us(self) -> int:
+        if self._settled is not None:
+            return self._settled.ended_at_us
         ends = [event.at_us for event in self.outcomes.values()]
         if self.span:
             ends.append(integer(self.span, "otel.ended_at_us") or self.span.at_us)
         if not ends and self.lines:
             ends = [self.lines.last_at_us]
         return max(ends or [event.at_us for event in self.records()] or [0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    logs: list[Event]
+    records: list[Event]
+    started_at_us: int
+    ended_at_us: int
 
 
 @dataclass(slots=True)
@@ -219,6 +242,8 @@ def _group_requests(
         facts = grouped.get(text(event, "decision_id"))
         if facts is not None:
             facts.decision = event
+    for request in grouped.values():
+        request.settle()
     return list(grouped.values())
 
 
@@ -281,9 +306,11 @@ def _matches(event: Event, span: Event, tree: SpanTree) -> bool:
 
 
 def _join_responses(grouped: dict[str, RequestFacts], responses: list[Event]) -> None:
-    ended = sorted(
-        (facts.ended_at_us(), facts.turn_id) for facts in grouped.values() if facts.records()
-    )
+    ended: list[tuple[int, str]] = []
+    if not all(text(event, "request_id") for event in responses):
+        ended = sorted(
+            (facts.ended_at_us(), facts.turn_id) for facts in grouped.values() if facts.records()
+        )
     for event in responses:
         request_id = text(event, "request_id")
         if request_id:

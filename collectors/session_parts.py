@@ -21,7 +21,7 @@ from collectors.attribution import Attribution, NamedOwner
 from collectors.claude_code_turns import AssembledSession, assemble, assemble_metered
 from collectors.conventions.convention_turns import is_foreign
 from collectors.event_fields import integer, text
-from collectors.event_identity import identity_of, ruling_events
+from collectors.event_identity import identity_hash, ruling_events
 from collectors.raw_bodies import context_results
 from collectors.session_facts import (
     BLOCKED,
@@ -93,7 +93,7 @@ class SessionParts:
             # What the session knows of itself fills in what a turn's own records leave open.
             self._changed.update(self._parts)
             self._metered.change_all()
-        keys = keys_of(event, hash(identity_of(event)) if identity is None else identity)
+        keys = keys_of(event, identity_hash(event) if identity is None else identity)
         if keys is None:
             self.become_whole()
         elif keys:

@@ -166,7 +166,9 @@ class RevisedRows:
             entry = stored.get(turn_id)
             if entry is None or entry.removed or entry.digest != digest:
                 own = {"revision": revision, "removed": False, "digest": digest}
-                changed[turn_id] = [self._to_row(record) | own for record in records]
+                changed[turn_id] = rows = [self._to_row(record) for record in records]
+                for row in rows:
+                    row.update(own)
         for turn_id in within:
             entry = stored.get(turn_id)
             if turn_id in groups or entry is None or entry.removed:
@@ -181,8 +183,9 @@ class RevisedRows:
     ) -> None:
         """Writes down where readers and compaction find what these rows supersede."""
         first, last = (before.from_us, before.to_us) if before else (min(times), max(times))
+        days = {"supersedes_from_day": day_of(first), "supersedes_to_day": day_of(last)}
         for row in rows:
-            row["supersedes_from_day"], row["supersedes_to_day"] = day_of(first), day_of(last)
+            row.update(days)
 
     def _removal(
         self, session_id: str, turn_id: str, entry: Stored, revision: int
@@ -289,7 +292,8 @@ class TurnTable:
         for content in contents:
             content_groups[content.session_id, content.turn_id].append(content)
         for group in content_groups.values():
-            group.sort(key=content_order)
+            if len(group) > 1:
+                group.sort(key=content_order)
         # Contents go first: the turns' commit carries the watermark, so whoever reads it
         # finds both.
         self._contents.write(content_groups, session_ids, revision=revision, listed=listed)
@@ -370,7 +374,8 @@ def read_turn(row: dict[str, Any]) -> Turn:
 
 
 def _turn_row(turn: Turn) -> dict[str, Any]:
-    row = plain(turn, _TURN) | plain(turn.usage, _USAGE)
+    row = plain(turn, _TURN)
+    row.update(plain(turn.usage, _USAGE))
     row["tool_calls"] = [plain(call, _CALL) for call in turn.tool_calls]
     row["sources"] = list(turn.sources)
     return row
