@@ -219,7 +219,8 @@ class RevisedRows:
         missing = {session_id for session_id in session_ids if session_id not in self._known}
         for session_id in missing:
             self._known[session_id] = {}
-        if missing and commit:
+        files = self.session_files.holding(missing) if missing and commit else []
+        if files:
             name = self._schema.name
             time_name = f"{self._schema.time_column}_us"
             more = ""
@@ -235,7 +236,7 @@ class RevisedRows:
                         PARTITION BY session_id, turn_id
                         ORDER BY revision DESC, "commit" DESC) = 1)
                     GROUP BY session_id, turn_id""",  # noqa: S608
-                files={name: self.session_files.holding(missing)},
+                files={name: files},
                 sessions=missing,
             )
             for row in to_rows(table):
