@@ -196,7 +196,7 @@ histories = st.lists(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(histories)
 def test_each_current_turn_of_the_days_is_priced_anew_and_nothing_else(history: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder, ledger(Path(folder)) as it:

@@ -1,9 +1,9 @@
-"""``turnwise prices`` on a folder of recordings, and against a server whose drainer writes."""
+"""``turnwise prices`` on a folder of recordings, and where another process drains."""
 
 from __future__ import annotations
 
 import json
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from collectors.journal import Journal
+from loop.service.assemble import assemble
 from loop.service.command_line import turnwise
-from tests.service.service_process import api_request, clean_environment, serve_process
+from loop.service.drain_stage import drain_and_price
+from loop.service.price_desk import PriceDesk
+from loop.service.repricing_stage import PendingRepricing
+from loop.service.settings import load_settings
+from tests.service.service_process import api_request, clean_environment
 
 RATES = "--input 10 --output 50 --cache-read 1 --write-5m 12.5 --write-1h 20"
 SPAN = "--from 2026-01-01 --until 2027-01-01"
@@ -104,13 +109,26 @@ def test_litellms_map_is_imported_with_what_it_leaves_out(tmp_path: Path) -> Non
     assert bad.exit_code == 2
 
 
-def test_a_servers_drainer_writes_what_is_priced_anew(folder: Path) -> None:
-    with serve_process(folder) as server:
-        url = server.wait_until_ready().api
-        while not ok(folder, "spend by model", "--api", url)["rows"]:
-            time.sleep(0.1)  # what lay in the journal is drained
-        rates = f"claude-opus-4-7 --effective 2026-01-01 --reason list {RATES}"
-        ok(folder, f"prices set {rates} --api {url}")
-        done = ok(folder, f"prices reprice {SPAN} --reason contract --api {url}")
-        assert done["charge_version"] == 1
-        assert total(folder, "--api", url) == 2 * done["before_microusd"] > 0
+def test_a_drainer_that_runs_elsewhere_writes_what_is_priced_anew(folder: Path) -> None:
+    environment = {"TURNWISE_DATA_DIR": str(folder)}
+    drainer, asked = (assemble(load_settings(environment)) for _ in range(2))
+    pending = PendingRepricing(drainer)
+    drain_and_price(drainer, pending)  # holds the journal's lock from now on
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(0.05):
+            drain_and_price(drainer, pending)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        span = {"from": "2026-01-01", "until": "2027-01-01", "actor": "ada", "reason": "r"}
+        done = PriceDesk(asked).reprice(span)
+        written = asked.lake.query("SELECT DISTINCT charge_version AS v FROM turns")
+    finally:
+        stop.set()
+        thread.join()
+        drainer.close()
+        asked.close()
+    assert (done["charge_version"], done["turns"], written) == (1, 4, [{"v": 1}])
