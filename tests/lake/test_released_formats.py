@@ -6,7 +6,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from loop.domain.turns import TokenUsage, ToolCall, Turn
+from loop.domain.policies import Decision
+from loop.domain.turns import Content, Event, TokenUsage, ToolCall, Turn
 from loop.lake import Lake
 from loop.ledger.chargeback import spend
 
@@ -96,3 +97,99 @@ def test_a_table_of_version_1_gains_the_later_columns_when_it_is_written(tmp_pat
         assert rows == [{"n": 2}]
     (total,) = spend(lake, [])
     assert (total["turns"], total["cost_microusd"]) == (3, 2 * 16_363)
+
+
+EVENTS_2 = [
+    Event(
+        event_id="0f" * 16,
+        kind="log",
+        name="claude_code.api_request",
+        session_id="s1",
+        at_us=1_763_942_400_500_000,
+        sequence=1,
+        attributes={"input_tokens": 6, "model": "claude-haiku-4-5", "request_id": "req_1"},
+        resource={"service.name": "claude-code"},
+        received_at_us=1_763_942_401_000_000,
+        credential="token-1",
+    ),
+    Event(
+        event_id="1e" * 16,
+        kind="log",
+        name="claude_code.api_request",
+        session_id="s1",
+        at_us=1_763_942_400_500_000,
+        sequence=1,
+        attributes={"input_tokens": 7, "model": "claude-haiku-4-5", "request_id": "req_1"},
+        resource={"service.name": "claude-code"},
+        received_at_us=1_763_942_402_000_000,
+        credential="token-1",
+        conflict="c" * 32,
+    ),
+]
+TURNS_2 = [
+    replace(
+        TURNS_1[0],
+        message_id="msg_1",
+        speed="fast",
+        service_tier="priority",
+        inference_geo="us",
+        usage_source="otlp-log",
+        cache_split_assumed=True,
+        web_search_requests=3,
+        charge_version=1,
+        device_id="device-1",
+        org_node_id="cards",
+        attributed_by="credential",
+        asserted_org_path="somewhere/else",
+    ),
+    TURNS_1[1],
+]
+CONTENTS_2 = [
+    Content(
+        session_id="s1",
+        turn_id="req_1",
+        prompt_id="p1",
+        agent_id="",
+        kind="assistant_text",
+        tool_use_id="",
+        tool_name="",
+        at_us=1_763_942_400_500_000,
+        sequence=1,
+        text="All 14 tests pass.",
+        state="present",
+        chars=18,
+        source="otlp-log",
+    )
+]
+DECISIONS_2 = [
+    Decision(
+        decision_id="req_1",
+        at_us=1_763_942_399_999_999,
+        session_id="s1",
+        agent_id="",
+        serial=3,
+        policy_version=2,
+        policy_digest="sha256:" + "0" * 64,
+        arm="canary",
+        bucket=9_688,
+        propensity=0.05,
+        rule_id="small",
+        requested_model="claude-opus-4-7",
+        routed_model="claude-haiku-4-5",
+        fixes=("thinking",),
+        upstream_status=200,
+        org_path="engineering/payments",
+        repository="shop",
+    )
+]
+
+
+def test_tables_of_version_2_read_as_they_were_written() -> None:
+    lake = Lake.open(str(RELEASED / "lake-2"))
+    assert lake.events_of(["s1"])["s1"] == EVENTS_2
+    assert lake.turns_of(["s1"]) == TURNS_2
+    assert lake.contents_of(["s1"]) == CONTENTS_2
+    assert lake.decisions_of(["s1"]) == DECISIONS_2
+    (total,) = spend(lake, [])
+    assert (total["turns"], total["cost_microusd"], total["unpriced_turns"]) == (2, 16_363, 1)
+    assert spend(lake, [], from_rollup=True) == [total]
