@@ -54,6 +54,9 @@ class _Recorder:
         self.asked.append((sql, parameters))
         return []
 
+    def has_daily_charges(self) -> bool:
+        return True
+
 
 def sql_of(**options: Any) -> tuple[str, Sequence[object]]:
     recorder = _Recorder()

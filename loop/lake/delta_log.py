@@ -7,6 +7,7 @@ to use from several threads.
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ REWRITES = "turnwise.rewrites"
 that looked at one version, Delta refuses the second: no row is rewritten twice."""
 
 
+ROLLED_UP = "turnwise.rolled_up"
+"""The application whose number says which roll-up a table of charges is of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The files of one version. ``version`` is -1 while the table does not exist."""
@@ -60,6 +65,7 @@ class Snapshot:
     version: int
     files: tuple[DataFile, ...]
     columns: frozenset[str]  # those that the version has; a newer reader may know more
+    rolled_up: int | None = None  # the number of ROLLED_UP, of the newest version only
 
     def of_days(self, days: Collection[str]) -> list[DataFile]:
         return [file for file in self.files if file.day in days]
@@ -115,7 +121,7 @@ class DeltaLog:
         rows: pa.Table,
         days: Collection[str],
         *,
-        transaction: tuple[str, int] | None = None,
+        transactions: Sequence[tuple[str, int]] = (),
     ) -> int:
         """Replaces all rows of the days by others, in one commit."""
         listed = ", ".join(f"'{day}'" for day in sorted(set(days)))
@@ -127,7 +133,7 @@ class DeltaLog:
                 mode="overwrite",
                 predicate=f"day IN ({listed})",
                 writer_properties=WRITER,
-                commit_properties=_rewriting(table, transaction),
+                commit_properties=_rewriting(table, transactions),
             )
             return table.version()
 
@@ -173,7 +179,9 @@ class DeltaLog:
                     schema=table.schema(),
                     partition_by=["day"],
                     commit_properties=_rewriting(
-                        table, transaction, {"turnwise.action": note, **(metadata or {})}
+                        table,
+                        () if transaction is None else [transaction],
+                        {"turnwise.action": note, **(metadata or {})},
                     ),
                 )
             except CommitFailedError as error:
@@ -191,9 +199,14 @@ class DeltaLog:
         """Makes the table say again what it said at a version, as a new commit."""
         with self.write_lock, store_errors(self.schema.name):
             table = self._open_writer()
+            is_rolled_up = table.transaction_version(ROLLED_UP) is not None
             table.restore(
                 version,
-                commit_properties=_rewriting(table, None, {"turnwise.action": "restore"}),
+                commit_properties=_rewriting(
+                    table,
+                    [(ROLLED_UP, new_number())] if is_rolled_up else (),
+                    {"turnwise.action": "restore"},
+                ),
             )
             return table.version()
 
@@ -301,19 +314,25 @@ def _properties(transaction: tuple[str, int] | None) -> CommitProperties | None:
 
 def _rewriting(
     table: DeltaTable,
-    transaction: tuple[str, int] | None,
+    transactions: Sequence[tuple[str, int]],
     metadata: dict[str, str] | None = None,
 ) -> CommitProperties:
-    transactions = [Transaction(REWRITES, (table.transaction_version(REWRITES) or 0) + 1)]
-    if transaction is not None:
-        transactions.append(Transaction(*transaction))
-    return CommitProperties(custom_metadata=metadata, app_transactions=transactions)
+    rewrites = (REWRITES, (table.transaction_version(REWRITES) or 0) + 1)
+    return CommitProperties(
+        custom_metadata=metadata,
+        app_transactions=[Transaction(*one) for one in (rewrites, *transactions)],
+    )
+
+
+def new_number() -> int:
+    """A number of a roll-up that no other has."""
+    return uuid.uuid4().int >> 66
 
 
 def _read_snapshot(table: DeltaTable, uri: str) -> Snapshot:
     files = files_of(pa.table(table.get_add_actions(flatten=True)), uri)
     columns = frozenset(field.name for field in table.schema().fields)
-    return Snapshot(table.version(), files, columns)
+    return Snapshot(table.version(), files, columns, table.transaction_version(ROLLED_UP))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from loop.domain.estimates import PolicyEstimate
 from loop.domain.policies import Decision
 from loop.domain.scores import Score
 from loop.domain.turns import Charged, Content, Event, SessionTrace, Turn
+from loop.lake.charge_rollups import ChargeRollups
 from loop.lake.cluster_table import ClusterTable
 from loop.lake.columns import ORDER, order_of, to_numpy
 from loop.lake.compaction import DEFAULT_POLICY, LakePolicy, compact_table
@@ -24,8 +25,7 @@ from loop.lake.event_table import EventTable
 from loop.lake.object_store import locate_store
 from loop.lake.pinned_log import PinnedLog
 from loop.lake.queries import LakeQueries, to_rows
-from loop.lake.rows import to_stored
-from loop.lake.schemas import CHARGES, TABLES, TURNS
+from loop.lake.schemas import TABLES, TURNS
 from loop.lake.score_table import ScoreTable
 from loop.lake.trace_loading import build_traces
 from loop.lake.turn_revision import Change, files_for_day, revise_file
@@ -53,6 +53,7 @@ class Lake:
         self._clusters = ClusterTable(logs["clusters"], self._queries)
         self._decisions = DecisionTable(logs["decisions"], self._queries)
         self._estimates = EstimateTable(logs["estimates"], self._queries)
+        self._charges = ChargeRollups(logs["charges"], logs["daily_charges"], self._queries)
 
     @classmethod
     def open(
@@ -227,13 +228,16 @@ class Lake:
         *,
         transaction: tuple[str, int] | None = None,
     ) -> int:
-        """Replaces the charges of the days by the rows of a SELECT, in one commit.
+        """Replaces the charges of the days by the rows of a SELECT, in one commit, then the daily
+        charges of these days, in another.
 
         The SELECT gives the columns of ``charges`` for those days only. Returns how many rows.
         """
-        rows = self._queries.run(sql, parameters)
-        self._logs["charges"].replace_days(to_stored(CHARGES, rows), days, transaction=transaction)
-        return int(rows.num_rows)
+        return self._charges.replace(sql, parameters, days, transaction)
+
+    def has_daily_charges(self) -> bool:
+        """Whether ``daily_charges`` are the sums of the current ``charges``."""
+        return self._charges.are_in_step()
 
     def turn_columns(
         self,
@@ -268,7 +272,8 @@ class Lake:
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         """Rows of a SELECT over the views ``events``, ``turns``, ``contents``, ``scores``,
-        ``clusters``, ``decisions``, ``estimates`` and ``charges``, which show what is current.
+        ``clusters``, ``decisions``, ``estimates``, ``charges`` and ``daily_charges``, which show
+        what is current.
 
         Raises :class:`BadInput` for SQL that can't be run.
         """

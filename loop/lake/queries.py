@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 
 from loop.domain.errors import BadInput, Corrupt, Unavailable
 from loop.lake.data_files import DataFile, settled_and_open
@@ -27,6 +28,8 @@ _SQL_TYPES = {
     FLOAT64: "DOUBLE",
     BOOL: "BOOLEAN",
 }
+_WORD = re.compile(r"(?<![.\w])(?<!\bas )\w+")
+"""What may name a table: not what follows a dot or AS, such as the column ``charges.turns``."""
 _GLOB = re.compile(r"[*?\[\]{}]")
 _CONFIGURATION = {
     "autoinstall_known_extensions": "false",
@@ -51,9 +54,11 @@ CURRENT: dict[str, str] = {
             upstream_status NULLS FIRST""",
     "estimates": "SELECT * FROM {rows}",
     "charges": "SELECT * FROM {rows}",
+    "daily_charges": "SELECT * FROM {rows}",
 }
 
 MANY_ROWS = 200_000
+_FEW_ROWS = 1_000
 _OWN = 'EXCLUDE ("commit", removed, supersedes_from_day, supersedes_to_day)'
 CURRENT |= {
     # A turn is one row, its texts are several.
@@ -93,12 +98,15 @@ _NOT_SUPERSEDED = f"""
 
 class LakeQueries:
     """Runs SQL over the views ``events``, ``turns``, ``contents``, ``scores``, ``clusters``,
-    ``decisions``, ``estimates`` and ``charges``; ``<name>_rows`` shows every stored row."""
+    ``decisions``, ``estimates``, ``charges`` and ``daily_charges``; ``<name>_rows`` shows every
+    stored row."""
 
     def __init__(self, logs: Mapping[str, DeltaLog], *, many_rows: int = MANY_ROWS) -> None:
         self._logs = logs
         self._many_rows = many_rows
         self._connection = _connect()
+        self._file_columns: dict[str, frozenset[str]] = {}
+        self._known_columns: dict[frozenset[str], frozenset[str]] = {}
 
     def forget_files(self) -> None:
         """Lets go of what is cached about files, most of which are gone after a compaction.
@@ -106,6 +114,7 @@ class LakeQueries:
         Queries that run meanwhile keep the old connection until they end.
         """
         self._connection = _connect()
+        self._file_columns = {}
 
     def run(
         self,
@@ -130,19 +139,46 @@ class LakeQueries:
             for name, table in (tables or {}).items():
                 cursor.register(name, table)
             try:
-                words = set(re.findall(r"\w+", sql.lower()))
+                named = set(_WORD.findall(sql.lower()))
                 for name, log in self._logs.items():
-                    if wanted_views := words & {name, f"{name}_rows"}:
+                    if wanted_views := named & {name, f"{name}_rows"}:
                         chosen = None if files is None else files.get(name)
                         self._open_views(cursor, log, chosen, wanted_views, sessions is not None)
                 relation = cursor.sql(sql, params=list(parameters))
                 return relation.to_arrow_table()
-            except (duckdb.InvalidInputException, duckdb.InternalException) as error:
+            except (
+                duckdb.InvalidInputException,
+                duckdb.InternalException,
+                pa.ArrowInvalid,
+            ) as error:
                 raise Corrupt("A file of the lake can't be read.", why=str(error)) from error
             except (duckdb.IOException, OSError) as error:
                 raise Unavailable("The lake does not answer.", why=str(error)) from error
             except duckdb.Error as error:
                 raise BadInput("The query can't be run.", why=str(error)) from error
+
+    def _stored_columns(
+        self, log: DeltaLog, snapshot: Snapshot, files: Sequence[DataFile]
+    ) -> tuple[pa.Schema, bool]:
+        """The columns that any of the files has, and whether all files have all of them.
+
+        Where they have, DuckDB need not compare the files' schemas before each query, which takes
+        as long as many a query does.
+        """
+        schema = log.schema.arrow()
+        if not files or not _is_read_by_duckdb(log):
+            is_new = not snapshot.columns
+            return pa.schema([f for f in schema if is_new or f.name in snapshot.columns]), False
+        each = {self._columns_of(file) for file in files}
+        there = frozenset().union(*each)
+        return pa.schema([field for field in schema if field.name in there]), len(each) == 1
+
+    def _columns_of(self, file: DataFile) -> frozenset[str]:
+        found = self._file_columns.get(file.uri)
+        if found is None:
+            found = frozenset([*pq.read_schema(file.uri).names, "day"])
+            self._file_columns[file.uri] = found = self._known_columns.setdefault(found, found)
+        return found
 
     def _open_views(
         self,
@@ -161,8 +197,9 @@ class LakeQueries:
             where = f"WHERE session_id IN (SELECT session_id FROM {_WANTED})"  # noqa: S608
 
         def view(name: str, part: Sequence[DataFile]) -> str:
-            source = _source(cursor, log, snapshot, part, name)
-            selected = ", ".join(_selected(schema, snapshot))
+            stored, are_alike = self._stored_columns(log, snapshot, part)
+            source = _source(cursor, log, part, stored, are_alike, name)
+            selected = ", ".join(_selected(schema, stored))
             cursor.execute(f"CREATE TEMP VIEW {name} AS SELECT {selected} FROM {source} {where}")  # noqa: S608
             return name
 
@@ -201,31 +238,25 @@ def _connect() -> duckdb.DuckDBPyConnection:
 def _source(
     cursor: duckdb.DuckDBPyConnection,
     log: DeltaLog,
-    snapshot: Snapshot,
     files: Sequence[DataFile],
+    stored: pa.Schema,
+    are_alike: bool,
     view: str,
 ) -> str:
+    """What to select from: ``stored`` are the columns that any of the files has."""
     name = f"{view}_stored"
     if not files:
-        cursor.register(name, log.schema.arrow().empty_table())
+        cursor.register(name, stored.empty_table())
         return name
-    if log.store.is_local and not _GLOB.search(log.uri):
+    if _is_read_by_duckdb(log):
         listed = ", ".join("'" + file.uri.replace("'", "''") + "'" for file in files)
-        # Files of one schema version have the same columns. Only where an older version may lie
-        # beside a newer one is it worth reading every file's schema before the query starts.
-        is_first = log.schema.version == 1
-        read = (
+        return (
             f"read_parquet([{listed}], hive_partitioning = true, hive_types = {{'day': VARCHAR}}, "
-            f"union_by_name = {'false' if is_first else 'true'})"
+            f"union_by_name = {'false' if are_alike else 'true'})"
         )
-        if is_first:
-            return read
-        # All of the files may be older than a column: an empty table of today's columns names it.
-        cursor.register(name, _of_columns(log.schema, snapshot).empty_table())
-        return f"(SELECT * FROM {read} UNION ALL BY NAME SELECT * FROM {name})"  # noqa: S608
     dataset = pads.dataset(
         [file.path for file in files],
-        schema=_of_columns(log.schema, snapshot),
+        schema=stored,
         format="parquet",
         filesystem=log.filesystem(),
         partitioning=pads.partitioning(pa.schema([("day", pa.string())]), flavor="hive"),
@@ -234,15 +265,15 @@ def _source(
     return name
 
 
-def _of_columns(schema: TableSchema, snapshot: Snapshot) -> pa.Schema:
-    """The stored schema, as far as the version of the table has its columns."""
-    return pa.schema([field for field in schema.arrow() if field.name in snapshot.columns])
+def _is_read_by_duckdb(log: DeltaLog) -> bool:
+    return log.store.is_local and not _GLOB.search(log.uri)
 
 
-def _selected(schema: TableSchema, snapshot: Snapshot) -> Iterable[str]:
+def _selected(schema: TableSchema, stored: pa.Schema) -> Iterable[str]:
+    names = set(stored.names)
     for column in schema.columns:
-        if snapshot.columns and column.name not in snapshot.columns:
-            # An older version of the table lacks the column: its rows read as null.
+        if column.name not in names:
+            # The files are older than the column: their rows read as null.
             kind = _SQL_TYPES.get(column.type)
             yield f'NULL{f"::{kind}" if kind else ""} AS "{column.record_name}"'
         elif column.type == TIMESTAMP:
@@ -253,9 +284,26 @@ def _selected(schema: TableSchema, snapshot: Snapshot) -> Iterable[str]:
 
 def to_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Rows as dicts. DuckDB sums integers as 128-bit numbers: those come out as ``int``."""
-    rows: list[dict[str, Any]] = table.to_pylist()
-    for field in table.schema:
-        if pa.types.is_decimal(field.type) and field.type.scale == 0:
-            for row in rows:
-                row[field.name] = None if row[field.name] is None else int(row[field.name])
-    return rows
+    names = table.column_names
+    columns = [_values(column) for column in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """A column's values. Most texts repeat: those are made once."""
+    kind = column.type
+    if pa.types.is_decimal(kind) and kind.scale == 0:
+        try:
+            return _values(column.cast(pa.int64()))
+        except pa.ArrowInvalid:  # beyond 64 bits
+            return [None if value is None else int(value) for value in column.to_pylist()]
+    if column.null_count == 0 and kind in (INT64, FLOAT64):
+        numbers: list[Any] = column.to_numpy().tolist()
+        return numbers
+    if kind == STRING and len(column) > _FEW_ROWS:
+        encoded = column.combine_chunks().dictionary_encode()
+        texts = encoded.dictionary.to_pylist()
+        if encoded.null_count == 0:
+            return [texts[place] for place in encoded.indices.to_numpy().tolist()]
+    values: list[Any] = column.to_pylist()
+    return values

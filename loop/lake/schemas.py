@@ -395,6 +395,20 @@ CHARGES = TableSchema(
     ),
 )
 
+DAILY_CHARGES = TableSchema(
+    "daily_charges",
+    1,
+    "Rollup of the current charges without sessions and repositories, for reports of spend.",
+    "day",
+    (
+        DAY,
+        Column("org_path", STRING, "Organization path, or `unattributed`."),
+        Column("developer", STRING, "Who is charged, or `unattributed`."),
+        Column("model", STRING, "Model charged: the served one, else the requested one."),
+        *CHARGES.columns[6:14],
+    ),
+)
+
 TABLES: tuple[TableSchema, ...] = (
     EVENTS,
     TURNS,
@@ -404,4 +418,5 @@ TABLES: tuple[TableSchema, ...] = (
     DECISIONS,
     ESTIMATES,
     CHARGES,
+    DAILY_CHARGES,
 )

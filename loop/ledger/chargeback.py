@@ -38,27 +38,43 @@ MAX_ORG_LEVEL = 4
 
 SpendRow = dict[str, Any]
 
-_GROUPED = ", ".join(
-    ("day", "org_path", "developer", "repository", "session_id", *TOKEN_COLUMNS, "cost_microusd")
-)
 ERASED = "erased"
 """The developer (and session) that charges of erased persons are kept under, summed up."""
-_NEWEST = """
-    QUALIFY coalesce(charge_version, 0)
-        = max(coalesce(charge_version, 0)) OVER (PARTITION BY day)"""
-TURN_CHARGES = f"""
-    SELECT {_GROUPED}, coalesce(nullif(served_model, ''), requested_model) AS model,
-        1 AS turn_count, CAST(cost_microusd IS NULL AS BIGINT) AS unpriced_count
-    FROM turns
-    UNION ALL SELECT * FROM (
-        SELECT {_GROUPED}, model, turns AS turn_count, unpriced_turns AS unpriced_count
-        FROM charges WHERE developer = '{ERASED}' {_NEWEST})"""  # noqa: S608
-"""What is charged by the turns themselves, and what erased ones were charged."""
+_TOKENS = ", ".join(TOKEN_COLUMNS)
+_COUNTED = (
+    f"{_TOKENS}, cost_microusd, {{table}}.turns AS turn_count, unpriced_turns AS unpriced_count"
+)
 _CHARGES = f"""
-    SELECT {_GROUPED}, model, turns AS turn_count, unpriced_turns AS unpriced_count
-    FROM charges"""  # noqa: S608
-ROLLED_UP_CHARGES = _CHARGES + _NEWEST
-"""The same, as of the last roll-up."""
+    SELECT day, org_path, developer, repository, session_id, model,
+        {_COUNTED.format(table="charges")}
+    FROM charges JOIN (
+        SELECT day, max(coalesce(charge_version, 0)) AS newest
+        FROM charges WHERE {{within}} GROUP BY day
+    ) USING (day)
+    WHERE coalesce(charge_version, 0) = newest AND {{within}}"""  # noqa: S608
+"""The newest version of each day, of what lies within a condition."""
+_DAILY = f"""
+    SELECT day, org_path, developer, '{ERASED}' AS repository, '{ERASED}' AS session_id, model,
+        {_COUNTED.format(table="daily_charges")}
+    FROM daily_charges"""  # noqa: S608
+_DAILY_KEY: tuple[Grouping, ...] = ("developer", "org", "model", "day")
+"""Of each there is one row: grouped by all of them, there is nothing left to add up."""
+_AMOUNTS = (
+    ("turn_count", "turns"),
+    *((name, name) for name in (*TOKEN_COLUMNS, "cost_microusd")),
+    ("unpriced_count", "unpriced_turns"),
+)
+_TURNS = f"""
+    SELECT day, org_path, developer, repository, session_id,
+        coalesce(nullif(served_model, ''), requested_model) AS model,
+        {_TOKENS}, cost_microusd,
+        1 AS turn_count, CAST(cost_microusd IS NULL AS BIGINT) AS unpriced_count
+    FROM turns"""  # noqa: S608
+ROLLED_UP_CHARGES = _CHARGES.format(within="true")
+"""What was charged as of the last roll-up."""
+_OF_ERASED = f"developer = '{ERASED}'"
+TURN_CHARGES = f"{_TURNS} UNION ALL {_CHARGES.format(within=_OF_ERASED)}"
+"""What is charged by the turns themselves, and what erased persons were charged."""
 
 
 def spend(
@@ -98,24 +114,29 @@ def spend(
             day_start_us(day)
             conditions.append(f"day {operator} ?")
             parameters.append(day)
-    source = ROLLED_UP_CHARGES if from_rollup else TURN_CHARGES
+    source = _rollup(lake, by) if from_rollup else _turns(lake, by)
     if charge_version is not None:
         source, days = _as_charged(charge_version, repricings, source)
         parameters = [*days, *parameters]
     selected = [f"{expression} AS {name}" for name, expression in columns.items()]
-    sums = [
-        "coalesce(sum(turn_count), 0) AS turns",
-        *(f"coalesce(sum({name}), 0) AS {name}" for name in TOKEN_COLUMNS),
-        "CASE WHEN count(*) = 0 THEN 0 ELSE sum(cost_microusd) END AS cost_microusd",
-        "coalesce(sum(unpriced_count), 0) AS unpriced_turns",
-    ]
+    is_grouped = source == _DAILY and level is None and set(_DAILY_KEY) <= set(by)
+    sums = (
+        [f"{expression} AS {name}" for expression, name in _AMOUNTS]
+        if is_grouped
+        else [
+            "coalesce(sum(turn_count), 0) AS turns",
+            *(f"coalesce(sum({name}), 0) AS {name}" for name in TOKEN_COLUMNS),
+            "CASE WHEN count(*) = 0 THEN 0 ELSE sum(cost_microusd) END AS cost_microusd",
+            "coalesce(sum(unpriced_count), 0) AS unpriced_turns",
+        ]
+    )
     order = ["cost_microusd DESC NULLS LAST", *columns]
     return lake.query(
         f"""
         SELECT {", ".join([*selected, *sums])}
         FROM ({source}) AS charged
         WHERE {" AND ".join(conditions)}
-        {"GROUP BY " + ", ".join(columns.values()) if columns else ""}
+        {"GROUP BY " + ", ".join(columns.values()) if columns and not is_grouped else ""}
         ORDER BY {", ".join(order)}""",  # noqa: S608
         parameters,
     )
@@ -147,6 +168,17 @@ def unpriced_reasons(
     )
 
 
+def _rollup(lake: Lake, by: Sequence[str]) -> str:
+    """``daily_charges`` have a fraction of the rows of ``charges``, but not all of the columns."""
+    is_coarse = not {"session", "repo"} & set(by) and lake.has_daily_charges()
+    return _DAILY if is_coarse else ROLLED_UP_CHARGES
+
+
+def _turns(lake: Lake, by: Sequence[str]) -> str:
+    is_coarse = "repo" not in by and lake.has_daily_charges()
+    return f"{_TURNS} UNION ALL {_DAILY} WHERE {_OF_ERASED}" if is_coarse else TURN_CHARGES
+
+
 def _as_charged(
     version: int, repricings: Sequence[ChargeVersion], current: str
 ) -> tuple[str, list[str]]:
@@ -163,13 +195,11 @@ def _as_charged(
         return current, []
     superseded = " OR ".join("(day >= ? AND day < ?)" for _ in later)
     days = [day for one in later for day in (one.from_day, one.until_day)]
+    within = f"({superseded}) AND coalesce(charge_version, 0) <= {version:d}"
     sql = f"""
         SELECT * FROM ({current}) WHERE NOT ({superseded})
-        UNION ALL
-        {_CHARGES}
-        WHERE ({superseded}) AND coalesce(charge_version, 0) <= {version:d} {_NEWEST}
-    """  # noqa: S608
-    return sql, days + days
+        UNION ALL {_CHARGES.format(within=within)}"""  # noqa: S608
+    return sql, days * 3
 
 
 def _columns(by: Sequence[str], level: int | None) -> dict[str, str]:

@@ -32,6 +32,7 @@ ERASED_ORDER = (
     "estimates",
     "turns",
     "charges",
+    "daily_charges",
 )
 
 
@@ -146,7 +147,7 @@ class LakeKeeper:
                     self._progress(f"restoring {row['table']}")
                     row["committed"] = lake.tables[row["table"]].restore(row["to_version"])
             lake.queries.forget_files()
-            if {"turns", "charges"} & targets.keys():
+            if {"turns", "charges", "daily_charges"} & targets.keys():
                 days = {row["day"] for row in lake.query("SELECT DISTINCT day FROM turns")}
                 days |= {row["day"] for row in lake.query("SELECT DISTINCT day FROM charges")}
                 self._parts.charge_table.roll_up(days)

@@ -17,7 +17,7 @@ CLUSTER_INTERVAL_SECONDS = 300.0
 RENEWAL_INTERVAL_SECONDS = 60.0
 COMPACTION_INTERVAL_SECONDS = 600.0
 RETENTION_INTERVAL_SECONDS = 60.0  # between two looks whether a day has passed
-COMPACTED_TABLES = ("scores", "clusters", "estimates", "charges")
+COMPACTED_TABLES = ("scores", "clusters", "estimates", "charges", "daily_charges")
 """The tables that these stages write; the drainer compacts its own."""
 
 

@@ -55,9 +55,38 @@ def test_every_grouping_adds_up_to_the_turns(
             assert totals(rows) == expected
             assert spend(lake, by, from_rollup=True) == rows
         assert totals(spend(lake, ["org"], level=level)) == expected
+        assert spend(lake, ["org"], level=level, from_rollup=True) == spend(
+            lake, ["org"], level=level
+        )
         again = spend(lake, GROUPINGS, from_rollup=True)
         roll_up(lake, days)
         assert spend(lake, GROUPINGS, from_rollup=True) == again
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.lists(whole_sessions(), min_size=2, max_size=2), st.data())
+def test_the_daily_charges_follow_the_turns_whatever_was_cut_off(
+    histories: list[list[Turn]], data: st.DataObject
+) -> None:
+    by = ["developer", "org", "model", "day"]
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake.open(folder)
+        days: set[str] = set()
+        for revision, drawn in enumerate(histories):
+            turns = [*drawn, turn(revision, "each time")]
+            lake.write_turns(turns, [], revision=revision + 1)
+            changed = {day_of(turn.started_at_us) for turn in turns}
+            days |= changed
+            roll_up(lake, days)
+            if data.draw(st.booleans()):  # killed between the two commits
+                log = lake.tables["daily_charges"]
+                log.restore(log.snapshot().version - 1)
+                assert not lake.has_daily_charges()
+            assert spend(lake, by, from_rollup=True) == spend(lake, by)
+        roll_up(lake, ["2025-11-23"])
+        assert lake.has_daily_charges()
+        assert spend(lake, by, from_rollup=True) == spend(lake, by)
+        assert spend(lake, ["day"], from_rollup=True) == spend(lake, ["day"])
 
 
 @settings(max_examples=8, deadline=None)
@@ -89,6 +118,17 @@ def test_sums_beyond_64_bits_stay_exact(tmp_path: Path) -> None:
     assert row["cost_microusd"] == row["input_tokens"] == 3 * huge
     with pytest.raises(BadInput):  # rather than a wrong number
         roll_up(lake, ["2025-11-23"])
+
+
+def test_daily_sums_beyond_64_bits_are_added_up_from_the_charges(tmp_path: Path) -> None:
+    lake = Lake.open(str(tmp_path))
+    huge = 2**63 - 1
+    turns = [turn(1, f"s{n}", usage=TokenUsage(huge), cost_microusd=huge) for n in range(3)]
+    lake.write_turns(turns, [], revision=1)
+    assert roll_up(lake, ["2025-11-23"]) == 3
+    assert not lake.has_daily_charges()
+    (row,) = spend(lake, ["developer", "org", "model", "day"], from_rollup=True)
+    assert row["cost_microusd"] == row["input_tokens"] == 3 * huge
 
 
 def test_rows_have_the_columns_that_scripts_know(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_status_says_what_there_is(parts: Parts, tmp_path: Path) -> None:
     code, out, _ = run(tmp_path, "status", "--json")
     rows = {row["table"]: row for row in json.loads(out)["rows"]}
     assert code == 0
-    assert rows.keys() == {"events", "turns", "contents", "charges"}
+    assert rows.keys() == {"events", "turns", "contents", "charges", "daily_charges"}
     assert (rows["turns"]["rows"], rows["turns"]["open_rows"]) == (3, 3)
     assert rows["turns"]["files"] == rows["turns"]["small_files"] == 3
     assert (rows["turns"]["min_reader_version"], rows["turns"]["features"]) == (1, [])
