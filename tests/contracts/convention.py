@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from collectors.claude_code_turns import AssembledSession
 from collectors.conventions.convention import SCOPE, Convention
 from collectors.conventions.registry import ConventionRegistry
-from collectors.drainer import check_storable
 from collectors.session_assembly import assemble_session
+from collectors.storable_numbers import check_storable
 from loop.domain.turns import Event, TokenUsage, Turn
 
 # Each subclass runs the inherited tests on an adapter of its own, which keeps no state.

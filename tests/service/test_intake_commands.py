@@ -154,7 +154,7 @@ def test_dropping_asks_first(folder: Path) -> None:
 def test_a_session_that_could_not_be_assembled_is_assembled_by_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from collectors import drainer
+    from collectors import turn_writing
 
     def unable(records: object) -> None:
         raise ValueError("no such number")
@@ -162,7 +162,7 @@ def test_a_session_that_could_not_be_assembled_is_assembled_by_a_replay(
     with Journal(tmp_path / "journal") as journal:
         journal.append_sync("logs", "json", log_body("s"))
     with monkeypatch.context() as patch:
-        patch.setattr(drainer, "check_storable", unable)
+        patch.setattr(turn_writing, "check_storable", unable)
         (row,) = answer(tmp_path, "quarantine", "list")["rows"]
     assert (row["kind"], row["session_id"]) == ("session", "s")
     assert answer(tmp_path, "spend", "by", "session")["rows"] == []
