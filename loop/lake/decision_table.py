@@ -24,7 +24,7 @@ class DecisionTable:
 
     def write(self, decisions: Sequence[Decision], *, journal: str, position: int) -> None:
         """Appends decisions, unless that position of the journal is already in."""
-        with self._log.write_lock:
+        with self._log.held():
             done = self._log.transaction_number(journal)
             if done is not None and done >= position:
                 return

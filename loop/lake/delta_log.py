@@ -94,6 +94,20 @@ class DeltaLog:
         self._has_all_columns = False
         self._read_lock = threading.Lock()
         self.write_lock = threading.RLock()
+        self._held = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the write lock, and looks the newest version up once for all that is asked of it
+        until the first commit. Raises :class:`Unavailable`."""
+        with self.write_lock:
+            with store_errors(self.schema.name):
+                self._find_writer()
+            self._held += 1
+            try:
+                yield
+            finally:
+                self._held -= 1
 
     def append(
         self, rows: pa.Table, *, transaction: tuple[str, int] | None = None, empty: bool = False
@@ -255,7 +269,7 @@ class DeltaLog:
     def _find_writer(self) -> DeltaTable | None:
         if self._writer is None:
             self._writer = _open(self.uri, self._options)
-        else:
+        elif not self._held:
             self._writer.update_incremental()
         return self._writer
 

@@ -41,7 +41,7 @@ class EventTable:
 
     def write(self, events: Sequence[Event], *, journal: str, position: int) -> None:
         """Appends events, unless that position of the journal is already in."""
-        with self._log.write_lock:
+        with self._log.held():
             done = self._log.transaction_number(journal)
             if done is not None and done >= position:
                 return

@@ -110,7 +110,7 @@ class RevisedRows:
         of the turn ids there, and its other turns stay. A session that is stored at a higher
         revision is left as it is.
         """
-        with self.log.write_lock:
+        with self.log.held():
             commit = self.log.next_version()
             known = self._load_known(session_ids, commit)
             by_session: dict[str, dict[str, Sequence[Any]]] = defaultdict(dict)
