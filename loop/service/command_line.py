@@ -14,7 +14,15 @@ import click
 
 from loop import __version__
 from loop.domain.errors import TurnwiseError
-from loop.service.commands import access, budgets, intake, policies, sessions, statements
+from loop.service.commands import (
+    budgets,
+    intake,
+    organization,
+    policies,
+    sessions,
+    statements,
+    tokens,
+)
 from loop.service.commands.import_bodies import bodies
 from loop.service.commands.import_transcripts import import_group
 from loop.service.commands.lake import lake
@@ -87,8 +95,8 @@ turnwise.add_command(policies.optimize)
 turnwise.add_command(policies.run)
 turnwise.add_command(policies.policy)
 turnwise.add_command(policies.rollout)
-turnwise.add_command(access.token)
-turnwise.add_command(access.org)
+turnwise.add_command(tokens.token)
+turnwise.add_command(organization.org)
 turnwise.add_command(settings_group, "settings")
 
 
