@@ -28,7 +28,7 @@ from bench.ingest_load import Body
 from bench.ingest_sender import Sent, send
 
 START_SECONDS = 180.0
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = 120.0
 CONNECTIONS = 4
 WARM_BODIES = 16
 
