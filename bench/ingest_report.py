@@ -112,7 +112,7 @@ def _peers(figures: dict[str, Any]) -> list[str]:
         )
     return [
         "| peer | spans/s stored | turnwise is faster by | ack p50 ms | p99 | acknowledged, not "
-        "yet stored a minute later |",
+        "yet stored two minutes later |",
         "|---|---|---|---|---|---|",
         *rows,
     ]
