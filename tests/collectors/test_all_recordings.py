@@ -26,6 +26,7 @@ from loop.domain.turns import METRIC_SOURCE, Event, TokenUsage
 from tests.collectors.recordings import RECEIVED_AT_US, check_totals, transcript_events_of
 
 FOLDER = Path(__file__).parents[3] / "shared" / "fixtures" / "claude_code"
+# The 22 recordings are not shipped; the 16 that are have tests of their own, which always run.
 if not (FOLDER / "expected.json").exists():
     pytest.skip("the folder of all recordings is not here", allow_module_level=True)
 

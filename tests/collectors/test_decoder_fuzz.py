@@ -116,6 +116,7 @@ def test_what_was_found_stays_mended(path: Path) -> None:
 
 
 def test_a_search_led_by_coverage_finds_nothing(tmp_path: Path) -> None:
+    # No wheel, no search; the corpus and the shapes above are tried everywhere.
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("Atheris has wheels for CPython 3.11 on Linux only; it is not installed here")
     run = subprocess.run(
