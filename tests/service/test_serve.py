@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,8 @@ def test_a_signal_ends_it_with_requests_in_flight(tmp_path: Path, number: signal
             assert httpx.get(f"{url}/nothing").status_code in (401, 404, 405)
         assert post_logs(addresses, api_request("s1", 1)).status_code == 200
         etag = httpx.get(f"{addresses.api}/v1/gateway/policy").headers["ETag"]
-        polling = pool.submit(
-            httpx.get,
-            f"{addresses.api}/v1/gateway/policy?wait=30",
-            headers={"If-None-Match": etag},
-            timeout=40,
-        )
+        polling = HTTPConnection(addresses.api.removeprefix("http://"), timeout=40)
+        polling.request("GET", "/v1/gateway/policy?wait=30", headers={"If-None-Match": etag})
         routed = pool.submit(
             outcome_of,
             lambda: httpx.post(
@@ -102,11 +99,14 @@ def test_a_signal_ends_it_with_requests_in_flight(tmp_path: Path, number: signal
             ),
         )
         assert upstream_asked.wait(20)
+        # Answered after the poll's bytes came: by now the server has read both.
+        assert httpx.get(f"{addresses.api}/nothing").status_code == 404
         began = time.monotonic()
         process.send(number)
         assert process.wait_until_ended() == 0
         assert time.monotonic() - began < QUICK_END_SECONDS
-        assert polling.result().status_code == 304
+        assert polling.getresponse().status == 304
+        polling.close()
         assert routed.result() == "503"  # its upstream never answers; the client tries again
         ready = [line for line in process.lines if line.startswith("ready")]
         assert len(ready) == 1
