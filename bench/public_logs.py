@@ -30,7 +30,7 @@ from loop.domain.policies import (
     RoutingPolicy,
     Rule,
 )
-from optimizers.off_policy import QualityLog
+from optimizers.off_policy import OutcomeLog
 from optimizers.routing import routes
 from optimizers.turn_frame import TurnFrame
 
@@ -190,7 +190,7 @@ def measure_coverage(
         rows = random.integers(0, len(prompts), sessions)
         is_strong = random.random(sessions) < strong_share
         log = reveal(prompts, rows, is_strong, strong_share)
-        quality_log = QualityLog(log.frame, log.publications, log.quality, incumbent)
+        quality_log = OutcomeLog(log.frame, log.publications, log.quality, incumbent)
         for place, (policy, truth) in enumerate(zip(candidates, truths, strict=True)):
             answer = quality_log.estimate(policy)
             if answer.value is None or answer.difference is None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.public_logs import all_to, price_book, reveal, sent_to_strong, true_quality
 from bench.public_routers import RoutingSet
-from optimizers.off_policy import QualityLog
+from optimizers.off_policy import OutcomeLog
 from optimizers.policy_estimates import saving_share
 from optimizers.replay import Replayer
 from optimizers.routing_search import SearchSettings, search
@@ -80,7 +80,7 @@ def ask_rule_chosen_log(prompts: RoutingSet) -> ChosenByRule:
     is_strong = prompts.prompt_chars >= middle
     log = reveal(prompts, np.arange(len(prompts)), is_strong, None)
     weak = all_to(prompts.weak)
-    answer = QualityLog(log.frame, {}, log.quality, all_to(prompts.strong)).estimate(weak)
+    answer = OutcomeLog(log.frame, {}, log.quality, all_to(prompts.strong)).estimate(weak)
     replayer = Replayer(log.frame, price_book(prompts))
     saving = saving_share(replayer.replay(weak), replayer.replay(all_to(prompts.strong)))
     return ChosenByRule(

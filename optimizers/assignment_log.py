@@ -40,7 +40,8 @@ def route_codes(policy: RoutingPolicy, frame: TurnFrame, vocabulary: Vocabulary)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AssignmentLog:
-    """``s`` scored sessions that kept one randomised arm from their first decision to the last.
+    """``s`` sessions with a known outcome (a quality, a cost, …) that kept one randomised arm from
+    their first decision to the last.
 
     ``probability`` is that of routing the session as it was routed, over all arms.
     """
@@ -48,30 +49,31 @@ class AssignmentLog:
     frame: TurnFrame  # these sessions only
     decided: Booleans  # (n,) turns that a gateway decided
     vocabulary: Vocabulary
-    quality: Floats  # (s,)
+    outcome: Floats  # (s,)
     drawn_codes: Integers  # (n,) what the session's own arm does
     arm_codes: tuple[Integers, ...]  # (n,) for each distinct arm policy
     arm_weights: Floats  # (s, arms): the probability of each arm policy in the session's draw
     probability: Floats  # (s,)
     features: Floats  # (s, f): what was known when the session began, standardised
-    randomised_sessions: int  # with or without a score
+    randomised_sessions: int  # with or without an outcome
+    redrawn_share: float  # of all sessions with a propensity: drew anew under one publication
     unfaithful_share: float
     wrong_propensity_share: float
 
     def __len__(self) -> int:
-        return len(self.quality)
+        return len(self.outcome)
 
     @classmethod
     def read(
         cls,
         frame: TurnFrame,
         publications: Mapping[int, Publication],
-        session_quality: Mapping[str, float],
+        session_outcomes: Mapping[str, float],
     ) -> AssignmentLog:
         """Picks the usable sessions of a frame.
 
         Left out are sessions without a logged propensity, of an unknown or killed publication,
-        whose draw changed on the way (a rollout that moved on), or without a score.
+        whose draw changed on the way (a rollout that moved on), or without an outcome.
         """
         draws = _Draws.of(publications)
         serials, place = np.unique(frame.serial, return_inverse=True)
@@ -83,20 +85,19 @@ class AssignmentLog:
         is_drawn = first >= 0
         at = np.maximum(first, 0)
         of_session = at[frame.session]
-        differs = decided & (
-            (kind != kind[of_session])
-            | (arm != arm[of_session])
-            | (frame.propensity != frame.propensity[of_session])
-        )
-        is_steady = np.bincount(frame.session[differs], minlength=frame.n_sessions) == 0
-        quality = np.array([session_quality.get(name, np.nan) for name in frame.session_ids])
+        moved = kind != kind[of_session]
+        other_arm = (arm != arm[of_session]) | (frame.propensity != frame.propensity[of_session])
+        is_steady = ~_any_row(frame, decided & (moved | other_arm))
+        is_redrawn = _any_row(frame, decided & ~moved & other_arm)
+        outcome = np.array([session_outcomes.get(name, np.nan) for name in frame.session_ids])
         is_known = is_drawn & is_steady & (arm[at] >= 0) if len(frame) else is_drawn
-        chosen = is_known & ~np.isnan(quality)
+        chosen = is_known & ~np.isnan(outcome)
         part = frame.of_sessions(chosen)
         rows = chosen[frame.session]
         return _assemble(
-            part, decided[rows], quality[chosen], draws, kind[at][chosen], arm[at][chosen],
+            part, decided[rows], outcome[chosen], draws, kind[at][chosen], arm[at][chosen],
             frame.propensity[at][chosen], int(is_known.sum()),
+            float(is_redrawn.sum() / max(1, is_drawn.sum())),
         )  # fmt: skip
 
     def agrees(self, left: Integers, right: Integers) -> Booleans:
@@ -169,12 +170,13 @@ class _Draws:
 def _assemble(
     frame: TurnFrame,
     decided: Booleans,
-    quality: Floats,
+    outcome: Floats,
     draws: _Draws,
     kind: Integers,
     arm: Integers,
     propensity: Floats,
     randomised: int,
+    redrawn: float,
 ) -> AssignmentLog:
     vocabulary = Vocabulary()
     codes = tuple(route_codes(policy, frame, vocabulary) for policy in draws.policies)
@@ -186,7 +188,7 @@ def _assemble(
     for index, code in enumerate(codes):
         here = policy[frame.session] == index
         drawn[here] = code[here]
-    probability = np.zeros(len(quality))
+    probability = np.zeros(len(outcome))
     for index, code in enumerate(codes):
         probability += weights[:, index] * _agree(frame, decided, code, drawn)
     # The drawn arm counts with the propensity that was logged when it was drawn.
@@ -194,14 +196,20 @@ def _assemble(
     is_logged = decided & ~frame.routed_model.equals("")
     routed = vocabulary.encode(tuple(map(undated, frame.routed_model.values)))
     differs = is_logged & (routed[frame.routed_model.codes] != drawn // _EFFORTS)
-    unfaithful = np.bincount(frame.session[differs], minlength=len(quality)) > 0
+    unfaithful = np.bincount(frame.session[differs], minlength=len(outcome)) > 0
     wrong = np.abs(propensity - weight) > 1e-6
     return AssignmentLog(
-        frame, decided, vocabulary, quality, drawn, codes, weights, probability,
-        _features(frame, decided), randomised,
-        float(unfaithful.mean()) if len(quality) else 0.0,
-        float(wrong.mean()) if len(quality) else 0.0,
+        frame, decided, vocabulary, outcome, drawn, codes, weights, probability,
+        _features(frame, decided), randomised, redrawn,
+        float(unfaithful.mean()) if len(outcome) else 0.0,
+        float(wrong.mean()) if len(outcome) else 0.0,
     )  # fmt: skip
+
+
+def _any_row(frame: TurnFrame, rows: Booleans) -> Booleans:
+    """In which sessions some row is marked."""
+    marked: Booleans = np.bincount(frame.session[rows], minlength=frame.n_sessions) > 0
+    return marked
 
 
 def _first_rows(frame: TurnFrame, decided: Booleans) -> Integers:

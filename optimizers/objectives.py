@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loop.domain.policies import RoutingPolicy
-from optimizers.off_policy import QualityLog
+from optimizers.off_policy import OutcomeLog
 from optimizers.policy_estimates import saving_share
 from optimizers.replay import Replayer
 
@@ -36,7 +36,7 @@ class SavingUnderQuality:
         self,
         replayer: Replayer,
         incumbent: RoutingPolicy,
-        quality_log: QualityLog | None,
+        quality_log: OutcomeLog | None,
         margin: float,
     ) -> None:
         self._replayer = replayer

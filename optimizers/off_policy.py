@@ -1,4 +1,4 @@
-"""What another policy would have done to quality, from logs that were routed by chance.
+"""What another policy would have done to an outcome, from logs that were routed by chance.
 
 The unit is the session, because what one turn does carries over to the next. Each session was
 given a whole policy (an *arm*) by a logged draw. A candidate is deterministic, so the exact
@@ -25,15 +25,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from loop.domain.estimates import Interval, QualityEstimate
+from loop.domain.estimates import Interval, OutcomeEstimate
 from loop.domain.policies import Publication, RoutingPolicy
 from optimizers.assignment_log import AssignmentLog, route_codes
-from optimizers.session_means import SessionMeans
+from optimizers.session_means import Floats, SessionMeans
 from optimizers.turn_frame import TurnFrame
 
-Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
-NOT_ASKED = QualityEstimate(
+Bounds = tuple[float, float]
+UNIT: Bounds = (0.0, 1.0)
+NOT_ASKED = OutcomeEstimate(
     None, None, None, 0, 0.0, 0.0, ("no scored sessions were given to estimate quality from",)
 )
 
@@ -45,7 +46,8 @@ class EstimationLimits:
     ``weight_tolerance`` bounds how far the mean weight may lie from 1; it widens to four standard
     errors where there are few sessions. ``max_unsupported_share``: sessions that no arm would
     have routed as the candidate does. ``max_unfaithful_share``: sessions whose gateway routed
-    otherwise than their arm says.
+    otherwise than their arm says. ``max_redrawn_share``: sessions that drew their arm anew on the
+    way. ``min_slice_sessions``: effective sessions, on either side, that a slice needs.
     """
 
     min_scored_sessions: int = 60
@@ -53,21 +55,30 @@ class EstimationLimits:
     weight_tolerance: float = 0.05
     max_unsupported_share: float = 0.05
     max_unfaithful_share: float = 0.05
+    max_redrawn_share: float = 0.05
+    min_slice_sessions: float = 20.0
     folds: int = 5
     bootstrap_draws: int = 400
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Weights:
-    weights: Floats  # one per session
+class SessionWeights:
+    """Likelihood ratios of a policy against the draw, one per session of a log."""
+
+    weights: Floats
     unsupported_share: float
     refusals: tuple[str, ...]
 
     @property
     def effective(self) -> float:
-        square = float(np.square(self.weights).sum())
-        return float(self.weights.sum()) ** 2 / square if square else 0.0
+        return effective_size(self.weights)
+
+
+def effective_size(weights: Floats) -> float:
+    """How many equally weighted sessions these are worth (Kish, 1965)."""
+    square = float(np.square(weights).sum())
+    return float(weights.sum()) ** 2 / square if square else 0.0
 
 
 def estimate_quality(
@@ -77,87 +88,114 @@ def estimate_quality(
     session_quality: Mapping[str, float],
     incumbent: RoutingPolicy,
     limits: EstimationLimits | None = None,
-) -> QualityEstimate:
+) -> OutcomeEstimate:
     """Estimates the candidate's mean session quality and its difference to the incumbent's.
 
     ``publications`` by serial say which policy each arm was; ``session_quality`` is in [0, 1] per
-    session id. For many candidates keep one :class:`QualityLog`.
+    session id. For many candidates keep one :class:`OutcomeLog`.
     """
-    log = QualityLog(frame, publications, session_quality, incumbent, limits)
+    log = OutcomeLog(frame, publications, session_quality, incumbent, limits)
     return log.estimate(candidate)
 
 
-class QualityLog:
-    """The scored, randomised sessions of a frame, ready to answer for many candidates."""
+class OutcomeLog:
+    """The randomised sessions of a frame whose outcome is known, ready to answer for many
+    candidates.
+
+    ``outcome`` names it in reasons (the quality is called a score there); ``bounds`` are the
+    least and the most that one session can have.
+    """
 
     def __init__(
         self,
         frame: TurnFrame,
         publications: Mapping[int, Publication],
-        session_quality: Mapping[str, float],
+        session_outcomes: Mapping[str, float],
         incumbent: RoutingPolicy,
         limits: EstimationLimits | None = None,
+        *,
+        outcome: str = "quality",
+        bounds: Bounds = UNIT,
     ) -> None:
         self.limits = limits or EstimationLimits()
-        self.log = AssignmentLog.read(frame, publications, session_quality)
+        self.log = AssignmentLog.read(frame, publications, session_outcomes)
         self.incumbent = incumbent
+        self.outcome = outcome
+        self._bounds = bounds
 
     @property
     def is_answerable(self) -> bool:
         """Whether the log holds enough randomised, scored sessions to answer for any policy."""
         return not self.refusals
 
-    def estimate(self, candidate: RoutingPolicy) -> QualityEstimate:
+    def estimate(self, candidate: RoutingPolicy) -> OutcomeEstimate:
         """The estimate, or the reasons for having none."""
         log = self.log
         if self.refusals:
-            return QualityEstimate(None, None, None, len(log), 0.0, 0.0, self.refusals)
-        theirs = self._weigh(candidate, "candidate")
-        support = float(theirs.weights.mean())
+            return OutcomeEstimate(None, None, None, len(log), 0.0, 0.0, self.refusals)
+        theirs = self.weigh(candidate)
+        support, largest = float(theirs.weights.mean()), float(theirs.weights.max())
         if theirs.refusals:
-            return QualityEstimate(
-                None, None, None, len(log), theirs.effective, support, theirs.refusals
-            )
-        ours = self._weigh(self.incumbent, "incumbent")
-        value, difference = self._means.compare(theirs.weights, ours.weights)
-        snips = float((theirs.weights @ log.quality) / theirs.weights.sum())
-        return QualityEstimate(
-            value=_within(value, 0.0, 1.0),
-            difference=None if ours.refusals else _within(difference, -1.0, 1.0),
-            snips=snips,
+            return OutcomeEstimate(
+                None, None, None, len(log), theirs.effective, support, theirs.refusals,
+                largest_weight=largest,
+            )  # fmt: skip
+        ours = self.incumbent_weights
+        found = self._means.compare(theirs.weights, ours.weights)
+        least, most = self._bounds
+        return OutcomeEstimate(
+            value=_within(found.value.interval, least, most),
+            difference=None
+            if ours.refusals
+            else _within(found.difference.interval, least - most, most - least),
+            snips=float((theirs.weights @ log.outcome) / theirs.weights.sum()),
             sessions=len(log),
             effective_sample_size=theirs.effective,
             support=support,
             refusals=ours.refusals,
+            direct_method=found.direct_method,
+            largest_weight=largest,
+        )
+
+    def means_of(self, chosen: Booleans) -> SessionMeans:
+        """Means over some sessions of the log (a mask of shape ``(s,)``)."""
+        limits = self.limits
+        return SessionMeans(
+            self.log.outcome[chosen],
+            self.log.features[chosen],
+            self.log.folds(limits.folds)[chosen],
+            limits.bootstrap_draws,
+            limits.seed,
+            self._bounds,
         )
 
     @cached_property
     def _means(self) -> SessionMeans:
-        limits = self.limits
-        return SessionMeans(
-            self.log.quality,
-            self.log.features,
-            self.log.folds(limits.folds),
-            limits.bootstrap_draws,
-            limits.seed,
-        )
+        return self.means_of(np.ones(len(self.log), bool))
 
     @cached_property
     def refusals(self) -> tuple[str, ...]:
         """Why the log can't answer for any policy; empty when it can."""
         log, limits = self.log, self.limits
-        if log.randomised_sessions == 0:
+        if log.randomised_sessions == 0 and log.redrawn_share == 0:
             return (
                 "no logged randomised propensity: the sessions were not given their policy by a "
                 "logged draw, so what another policy would have done can't be told from them",
             )
+        if log.redrawn_share > limits.max_redrawn_share:
+            return (
+                f"{log.redrawn_share:.1%} of the sessions drew their arm anew on the way: what an "
+                "early turn does carries over to later ones, which draws by turn can't show; at "
+                f"most {limits.max_redrawn_share:.1%} may",
+            )
         reasons = []
         if len(log) < limits.min_scored_sessions:
-            reasons.append(
-                f"too few scored sessions: {len(log)} randomised sessions have a score and a "
-                f"known arm, {limits.min_scored_sessions} are needed"
+            known = "a score" if self.outcome == "quality" else f"a known {self.outcome}"
+            return (
+                f"too few {'scored ' if self.outcome == 'quality' else ''}sessions: {len(log)} "
+                f"randomised sessions have {known} and a known arm, "
+                f"{limits.min_scored_sessions} are needed",
             )
-            return tuple(reasons)
         if log.unfaithful_share > limits.max_unfaithful_share:
             reasons.append(
                 f"the gateway routed {log.unfaithful_share:.1%} of the sessions otherwise than "
@@ -171,20 +209,22 @@ class QualityLog:
         return tuple(reasons)
 
     @cached_property
-    def _incumbent_weights(self) -> _Weights:
+    def incumbent_weights(self) -> SessionWeights:
+        """The weights of the incumbent, with what makes them unusable."""
         return self._weights(self.incumbent, "incumbent")
 
-    def _weigh(self, policy: RoutingPolicy, name: str) -> _Weights:
+    def weigh(self, policy: RoutingPolicy) -> SessionWeights:
+        """The weights of a candidate, with what makes them unusable."""
         if policy == self.incumbent:
-            return self._incumbent_weights
-        return self._weights(policy, name)
+            return self.incumbent_weights
+        return self._weights(policy, "candidate")
 
-    def _weights(self, policy: RoutingPolicy, name: str) -> _Weights:
+    def _weights(self, policy: RoutingPolicy, name: str) -> SessionWeights:
         log, limits = self.log, self.limits
         codes = route_codes(policy, log.frame, log.vocabulary)
         weights = np.where(log.agrees(codes, log.drawn_codes), 1.0 / log.probability, 0.0)
         unsupported = 1.0 - float(log.is_supported(codes).mean())
-        total = _Weights(weights, unsupported, ())
+        total = SessionWeights(weights, unsupported, ())
         refusals = []
         if unsupported > limits.max_unsupported_share:
             refusals.append(
@@ -204,7 +244,7 @@ class QualityLog:
                 f"the {name}'s effective sample size is {total.effective:.1f} sessions, "
                 f"{limits.min_effective_sessions:g} are needed"
             )
-        return _Weights(weights, unsupported, tuple(refusals))
+        return SessionWeights(weights, unsupported, tuple(refusals))
 
 
 def _within(interval: Interval, least: float, most: float) -> Interval:

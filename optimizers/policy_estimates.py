@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from loop.domain.estimates import PolicyEstimate, QualityEstimate
+from collections.abc import Sequence
+
+from loop.domain.estimates import PolicyEstimate
 from loop.domain.money import PriceBook
 from loop.domain.policies import RoutingPolicy
-from optimizers.off_policy import NOT_ASKED, QualityLog
+from optimizers.off_policy import NOT_ASKED
 from optimizers.reach import reach_of
 from optimizers.replay import Replayer, ReplayResult
 from optimizers.replay_assumptions import ReplayAssumptions
+from optimizers.session_evidence import SessionEvidence
+from optimizers.slices import estimate_slices, slices_of
 from optimizers.turn_frame import TurnFrame
 
 
@@ -18,42 +22,56 @@ def estimate_policy(
     price_book: PriceBook,
     *,
     incumbent: RoutingPolicy | None = None,
-    quality_log: QualityLog | None = None,
+    evidence: SessionEvidence | None = None,
     assumptions: ReplayAssumptions | None = None,
+    org_paths: Sequence[str] = (),
 ) -> PolicyEstimate:
-    """Replays the policy over the frame, and estimates its quality from ``quality_log`` (of the
-    same frame); without one the quality is refused in words.
+    """Replays the policy over the frame, and estimates quality, cost and waiting time from
+    ``evidence`` (of the same frame); without one the quality is refused in words.
 
     The incumbent is the policy in force; without one it is what was served, at what was billed.
+    ``org_paths`` are nodes of the organization to look at apart.
     """
-    return estimate_with(policy, Replayer(frame, price_book, assumptions), incumbent, quality_log)
+    replayer = Replayer(frame, price_book, assumptions)
+    return estimate_with(policy, replayer, incumbent, evidence, org_paths)
 
 
 def estimate_with(
     policy: RoutingPolicy,
     replayer: Replayer,
     incumbent: RoutingPolicy | None,
-    quality_log: QualityLog | None,
+    evidence: SessionEvidence | None,
+    org_paths: Sequence[str] = (),
 ) -> PolicyEstimate:
     """As :func:`estimate_policy`, on a replayer that is at hand."""
+    frame = replayer.frame
     theirs = replayer.replay(policy)
     ours = replayer.replay(incumbent) if incumbent else replayer.replay_as_served()
     both = theirs.is_priced & ours.is_priced
-    quality: QualityEstimate = quality_log.estimate(policy) if quality_log else NOT_ASKED
+    candidate_costs = theirs.candidate_turn_cost_microusd * both
+    incumbent_costs = ours.candidate_turn_cost_microusd * both
     return PolicyEstimate(
         policy_digest=policy.digest,
-        sessions=replayer.frame.n_sessions,
-        turns=len(replayer.frame),
+        sessions=frame.n_sessions,
+        turns=len(frame),
         logged_cost_microusd=theirs.logged_cost_microusd,
-        incumbent_cost_microusd=int(ours.candidate_turn_cost_microusd[both].sum()),
-        candidate_cost_microusd=int(theirs.candidate_turn_cost_microusd[both].sum()),
+        incumbent_cost_microusd=int(incumbent_costs.sum()),
+        candidate_cost_microusd=int(candidate_costs.sum()),
         naive_cost_microusd=int(theirs.naive_turn_cost_microusd[both].sum()),
         rerouted_turns=theirs.rerouted_turns,
-        reach=reach_of(policy, replayer.frame, replayer),
-        quality=quality,
+        reach=reach_of(policy, frame, replayer),
+        quality=evidence.quality.estimate(policy) if evidence else NOT_ASKED,
         unpriced_turns=int(len(both) - both.sum()),
         modelled_cost_microusd=int(replayer.modelled_turn_cost_microusd.sum()),
-    )
+        session_cost_usd=evidence.cost_usd.estimate(policy) if evidence else None,
+        session_wait_seconds=evidence.wait_seconds.estimate(policy) if evidence else None,
+        slices=estimate_slices(
+            slices_of(frame, policy, evidence.labels, org_paths),
+            policy, frame, evidence.quality, candidate_costs, incumbent_costs,
+        )
+        if evidence
+        else (),
+    )  # fmt: skip
 
 
 def saving_share(theirs: ReplayResult, ours: ReplayResult) -> float:

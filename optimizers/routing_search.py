@@ -23,11 +23,12 @@ from loop.domain.policies import UNITS, Publication, RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
 from optimizers.classic import classic_policy
 from optimizers.objectives import SavingUnderQuality
-from optimizers.off_policy import EstimationLimits, QualityLog
+from optimizers.off_policy import EstimationLimits
 from optimizers.policy_estimates import estimate_with, saving_share
 from optimizers.policy_space import PolicySpace
 from optimizers.replay import Replayer
 from optimizers.replay_assumptions import ReplayAssumptions
+from optimizers.session_evidence import SessionEvidence
 from optimizers.session_splits import Booleans, split_sessions
 from optimizers.stopping import (
     SearchProgress,
@@ -69,7 +70,7 @@ class _Data:
     """One part of the sessions, ready to be asked."""
 
     replayer: Replayer
-    quality_log: QualityLog
+    evidence: SessionEvidence
 
 
 def search(
@@ -80,6 +81,8 @@ def search(
     models: tuple[str, ...] = (),
     publications: Mapping[int, Publication] | None = None,
     session_quality: Mapping[str, float] | None = None,
+    session_wait_seconds: Mapping[str, float] | None = None,
+    session_labels: Mapping[str, Mapping[str, str]] | None = None,
     settings: SearchSettings | None = None,
     run_id: str = "",
     table_versions: Mapping[str, int] | None = None,
@@ -120,18 +123,25 @@ def search(
 
     def prepare(chosen: Booleans, limits: EstimationLimits = settings.limits) -> _Data:
         part = frame.of_sessions(chosen)
-        quality_log = QualityLog(part, publications or {}, session_quality or {}, incumbent, limits)
-        replayer = Replayer(part, price_book, settings.assumptions)
-        return _Data(replayer, quality_log)
+        evidence = SessionEvidence(
+            part,
+            publications,
+            session_quality,
+            incumbent,
+            limits,
+            wait_seconds=session_wait_seconds,
+            labels=session_labels,
+        )
+        return _Data(Replayer(part, price_book, settings.assumptions), evidence)
 
     unsupported = settings.limits.max_unsupported_share * settings.selection_support_share
     strict = replace(settings.limits, max_unsupported_share=unsupported)
     earlier, later = prepare(split.selection, strict), prepare(split.test)
-    asks_quality = earlier.quality_log.is_answerable
+    asks_quality = earlier.evidence.quality.is_answerable
     objective = SavingUnderQuality(
         prepare(split.train).replayer,
         incumbent,
-        earlier.quality_log if asks_quality else None,
+        earlier.evidence.quality if asks_quality else None,
         settings.quality_margin,
     )
     rules = [after_trials(settings.trials), after_seconds(settings.seconds)]
@@ -146,7 +156,7 @@ def search(
         "under the quality constraint"
         if asks_quality
         else "on cost alone, as the log can't answer for quality "
-        f"({'; '.join(earlier.quality_log.refusals)})"
+        f"({'; '.join(earlier.evidence.quality.refusals)})"
     )
     best = _choose(trials, prepare(split.validation).replayer, incumbent, settings.finalists)
     searched = f"{len(trials)} policies were tried {basis}; the search ended {reason}"
@@ -154,8 +164,8 @@ def search(
         return _finish(
             begun, trials, f"No better policy found: {searched}, and none saved anything."
         )
-    selection = estimate_with(best, earlier.replayer, incumbent, earlier.quality_log)
-    test = estimate_with(best, later.replayer, incumbent, later.quality_log)
+    selection = estimate_with(best, earlier.replayer, incumbent, earlier.evidence)
+    test = estimate_with(best, later.replayer, incumbent, later.evidence)
     failure = _failure_on_later(test, settings.quality_margin)
     if failure:
         outcome = f"No better policy found: {searched}; the best one {failure}."

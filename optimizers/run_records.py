@@ -26,7 +26,13 @@ from sqlalchemy import (
 
 from loop.control.store import metadata
 from loop.domain.errors import Conflict, NotFound
-from loop.domain.estimates import Interval, PolicyEstimate, QualityEstimate, RuleReach
+from loop.domain.estimates import (
+    Interval,
+    OutcomeEstimate,
+    PolicyEstimate,
+    RuleReach,
+    SliceEstimate,
+)
 from loop.domain.policies import RoutingPolicy, canonical_json
 from loop.domain.policy_documents import parse_policy
 from loop.domain.runs import OptimizationRun, Trial
@@ -62,6 +68,9 @@ trials = Table(
     Column("feasible", Boolean, nullable=False),
     Column("on_front", Boolean, nullable=False),
 )  # fmt: skip
+
+
+_OUTCOMES = ("quality", "session_cost_usd", "session_wait_seconds")
 
 
 class RunRecords:
@@ -130,12 +139,27 @@ def read_estimate(document: Mapping[str, Any]) -> PolicyEstimate:
     parts = dict(document)
     for derived in ("saving_share", "calibration_residual"):
         parts.pop(derived, None)
-    quality = dict(parts.pop("quality"))
+    for name in _OUTCOMES:
+        parts[name] = _read_outcome(parts.get(name))
+    parts["reach"] = tuple(RuleReach(**item) for item in parts["reach"])
+    parts["slices"] = tuple(_read_slice(item) for item in parts.get("slices", ()))
+    return PolicyEstimate(**parts)
+
+
+def _read_outcome(document: Mapping[str, Any] | None) -> OutcomeEstimate | None:
+    if document is None:
+        return None
+    parts = dict(document)
     for name in ("value", "difference"):
-        quality[name] = Interval(**quality[name]) if quality[name] else None
-    quality["refusals"] = tuple(quality["refusals"])
-    reach = tuple(RuleReach(**item) for item in parts.pop("reach"))
-    return PolicyEstimate(**parts, reach=reach, quality=QualityEstimate(**quality))
+        parts[name] = Interval(**parts[name]) if parts[name] else None
+    return OutcomeEstimate(**parts | {"refusals": tuple(parts["refusals"])})
+
+
+def _read_slice(document: Mapping[str, Any]) -> SliceEstimate:
+    difference = document["difference"]
+    return SliceEstimate(
+        **dict(document) | {"difference": Interval(**difference) if difference else None}
+    )
 
 
 def _load(connection: Any, run_id: str) -> OptimizationRun | None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loop.domain.errors import BadInput
-from loop.domain.estimates import PolicyEstimate, QualityEstimate, Verdict
+from loop.domain.estimates import OutcomeEstimate, PolicyEstimate, Verdict
 from routing_policies.number_words import percent, points, signed_percent
 
 WORST_FIRST: tuple[Verdict, ...] = ("error", "failed", "inconclusive", "passed")
@@ -177,7 +177,7 @@ def _saving(estimate: PolicyEstimate, limits: GateLimits) -> GateCheck:
     return GateCheck("saving", saving, limit, "passed" if kept else "failed", reason)
 
 
-def _effective_sample_size(quality: QualityEstimate, limits: GateLimits) -> GateCheck:
+def _effective_sample_size(quality: OutcomeEstimate, limits: GateLimits) -> GateCheck:
     size, limit = quality.effective_sample_size, limits.min_effective_sample_size
     enough = size >= limit
     reason = (
@@ -188,7 +188,7 @@ def _effective_sample_size(quality: QualityEstimate, limits: GateLimits) -> Gate
     return GateCheck("effective sample size", size, limit, verdict, reason)
 
 
-def _quality(quality: QualityEstimate, limits: GateLimits) -> GateCheck:
+def _quality(quality: OutcomeEstimate, limits: GateLimits) -> GateCheck:
     limit = -limits.max_quality_loss
     difference = quality.difference
     if difference is None or quality.refusals:

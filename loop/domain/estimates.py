@@ -39,10 +39,13 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class QualityEstimate:
-    """Off-policy estimate of mean session quality and its difference to the incumbent.
+class OutcomeEstimate:
+    """Off-policy estimate of the mean of one outcome of a session (its quality in [0, 1], its cost
+    in USD, its waiting in seconds) and of the difference to the incumbent on the same sessions.
 
     ``value`` and ``difference`` are ``None`` when the log can't answer; ``refusals`` says why.
+    ``direct_method`` is what the outcome model alone would say: a diagnostic, without an interval
+    because none would hold.
     """
 
     value: Interval | None
@@ -52,6 +55,29 @@ class QualityEstimate:
     effective_sample_size: float
     support: float  # mean of the weights, which is 1 when the log covers the policy
     refusals: tuple[str, ...] = ()
+    direct_method: float | None = None
+    largest_weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SliceEstimate:
+    """A candidate on a part of the sessions: one business unit, repository, language, band of size.
+
+    ``difference`` is of quality, with an unadjusted 95 % interval; ``None`` where the part is too
+    small or not covered. ``p_worse`` is the one-sided p value of "quality is no lower than the
+    incumbent's", ``p_worse_holm`` the same adjusted for all slices of the estimate (Holm, 1979).
+    ``saving_share`` is by replay, of the incumbent's cost in the slice.
+    """
+
+    dimension: str
+    name: str
+    sessions: int
+    scored_sessions: int
+    effective_sample_size: float
+    saving_share: float | None
+    difference: Interval | None
+    p_worse: float | None = None
+    p_worse_holm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +98,12 @@ class PolicyEstimate:
     naive_cost_microusd: int  # logged tokens at the candidate's prices: what ignores the cache
     rerouted_turns: int
     reach: tuple[RuleReach, ...]
-    quality: QualityEstimate
+    quality: OutcomeEstimate
     unpriced_turns: int = 0
     modelled_cost_microusd: int | None = None
+    session_cost_usd: OutcomeEstimate | None = None  # off-policy: the replay's cross-check
+    session_wait_seconds: OutcomeEstimate | None = None
+    slices: tuple[SliceEstimate, ...] = ()
 
     @property
     def saving_share(self) -> float:

@@ -53,6 +53,32 @@ RULE_REACH = pa.struct(
     ]
 )
 INTERVAL = pa.struct([("estimate", FLOAT64), ("low", FLOAT64), ("high", FLOAT64)])
+OUTCOME = pa.struct(
+    [
+        ("value", INTERVAL),
+        ("difference", INTERVAL),
+        ("snips", FLOAT64),
+        ("sessions", INT64),
+        ("effective_sample_size", FLOAT64),
+        ("support", FLOAT64),
+        ("refusals", STRINGS),
+        ("direct_method", FLOAT64),
+        ("largest_weight", FLOAT64),
+    ]
+)
+SLICE = pa.struct(
+    [
+        ("dimension", STRING),
+        ("name", STRING),
+        ("sessions", INT64),
+        ("scored_sessions", INT64),
+        ("effective_sample_size", FLOAT64),
+        ("saving_share", FLOAT64),
+        ("difference", INTERVAL),
+        ("p_worse", FLOAT64),
+        ("p_worse_holm", FLOAT64),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +364,7 @@ DECISIONS = TableSchema(
 
 ESTIMATES = TableSchema(
     "estimates",
-    1,
+    2,
     "What candidate policies would have done on logged sessions.",
     "estimated_at",
     (
@@ -367,6 +393,11 @@ ESTIMATES = TableSchema(
         Column("quality_effective_sample_size", FLOAT64, "Effective number of sessions."),
         Column("quality_support", FLOAT64, "Mean weight; 1 when the log covers the policy."),
         Column("quality_refusals", STRINGS, "Why the log can't answer; empty when it can."),
+        Column("quality_direct_method", FLOAT64, "The outcome model alone: a diagnostic, or null."),
+        Column("quality_largest_weight", FLOAT64, "Largest weight of a session."),
+        Column("session_cost_usd", OUTCOME, "Off-policy: mean cost of a session, in USD."),
+        Column("session_wait_seconds", OUTCOME, "Off-policy: mean duration of its requests."),
+        Column("slices", pa.list_(SLICE), "The difference in quality on parts of the sessions."),
     ),
 )
 

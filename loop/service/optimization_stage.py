@@ -15,14 +15,13 @@ from loop.domain.estimates import PolicyEstimate
 from loop.domain.lifecycle import Actor, ActorKind, State
 from loop.domain.policies import Publication, RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
-from loop.domain.scores import QUALITY
-from loop.lake import Lake
 from loop.service.assemble import Parts
 from loop.service.logged_turns import load_frame
+from loop.service.session_facts import labels_of, read_quality, read_wait_seconds
 from loop.service.settings import Settings
-from optimizers.off_policy import QualityLog
 from optimizers.policy_estimates import estimate_policy
 from optimizers.routing_search import SearchSettings, search
+from optimizers.session_evidence import SessionEvidence
 from routing_policies import review
 from routing_policies.offline_gate import GateLimits, GateReport, judge_estimate
 from routing_policies.version_store import AS_REQUESTED
@@ -72,14 +71,6 @@ def incumbent_of(parts: Parts) -> RoutingPolicy:
     """The policy in force for those outside of any exploration or canary."""
     active = parts.versions.active_version(parts.settings.channel)
     return active.policy if active else AS_REQUESTED
-
-
-def read_quality(lake: Lake) -> dict[str, float]:
-    """The quality of every scored session."""
-    rows = lake.query(
-        "SELECT session_id, value FROM scores WHERE evaluator = ? AND value IS NOT NULL", [QUALITY]
-    )
-    return {row["session_id"]: row["value"] for row in rows}
 
 
 def read_publications(parts: Parts) -> dict[int, Publication]:
@@ -146,10 +137,15 @@ def _estimate_for_gate(parts: Parts, policy: RoutingPolicy, run_id: str) -> Poli
             return run.test
     frame = load_frame(parts)
     incumbent = incumbent_of(parts)
-    quality_log = QualityLog(frame, read_publications(parts), read_quality(parts.lake), incumbent)
-    return estimate_policy(
-        policy, frame, parts.price_book, incumbent=incumbent, quality_log=quality_log
+    evidence = SessionEvidence(
+        frame,
+        read_publications(parts),
+        read_quality(parts.lake),
+        incumbent,
+        wait_seconds=read_wait_seconds(parts.lake),
+        labels=labels_of(parts.lake),
     )
+    return estimate_policy(policy, frame, parts.price_book, incumbent=incumbent, evidence=evidence)
 
 
 def _run(parts: Parts, begun: OptimizationRun, options: _Options) -> None:
@@ -189,12 +185,15 @@ def _search(parts: Parts, begun: OptimizationRun, options: _Options) -> Optimiza
         if len(options.trials_done) % SAVE_EVERY_TRIALS == 0:
             parts.runs.save(replace(begun, trials=tuple(options.trials_done)))
 
+    lake = parts.lake.at(begun.table_versions)
     return search(
         load_frame(parts, versions=begun.table_versions),
         parts.price_book,
         incumbent=begun.incumbent,
         publications=read_publications(parts),
-        session_quality=read_quality(parts.lake.at(begun.table_versions)),
+        session_quality=read_quality(lake),
+        session_wait_seconds=read_wait_seconds(lake),
+        session_labels=labels_of(lake),
         settings=SearchSettings(
             trials=options.trials,
             seconds=options.seconds,

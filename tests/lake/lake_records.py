@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
 from loop.domain.clusters import ClusterFeature, SessionCluster
-from loop.domain.estimates import Interval, PolicyEstimate, QualityEstimate, RuleReach
+from loop.domain.estimates import (
+    Interval,
+    OutcomeEstimate,
+    PolicyEstimate,
+    RuleReach,
+    SliceEstimate,
+)
 from loop.domain.policies import Decision
 from loop.domain.scores import Finding, Score
 from loop.domain.turns import Content, Event, TokenUsage, ToolCall, Turn
@@ -118,13 +125,23 @@ def decision(number: int, session_id: str = "s1", **given: Any) -> Decision:
 def estimate(digest: str = "sha256:01", *, answerable: bool = True) -> PolicyEstimate:
     interval = Interval(0.7, 0.6, 0.8) if answerable else None
     refusals = () if answerable else ("no randomised sessions",)
-    quality = QualityEstimate(interval, interval, 0.7, 40, 22.5, 0.98, refusals)
+    quality = OutcomeEstimate(interval, interval, 0.7, 40, 22.5, 0.98, refusals)
     reach = (
         RuleReach("small", "new_tokens", 12, 0.4, 0.2, 0.3, 0.1, -5),
         RuleReach("small", "total_input_tokens", 1, 0.1, 0.0),
     )
     modelled = 9 if answerable else None
-    return PolicyEstimate(digest, 40, 400, 10, 11, 8, 7, 12, reach, quality, 1, modelled)
+    others: dict[str, Any] = {}
+    if answerable:
+        others = {
+            "session_cost_usd": replace(quality, direct_method=0.6, largest_weight=4.0),
+            "session_wait_seconds": OutcomeEstimate(None, None, None, 3, 0.0, 0.0, ("too few",)),
+            "slices": (
+                SliceEstimate("language", "Go", 9, 7, 5.5, 0.25, interval, 0.2, 0.4),
+                SliceEstimate("language", "Rust", 1, 0, 0.0, None, None),
+            ),
+        }
+    return PolicyEstimate(digest, 40, 400, 10, 11, 8, 7, 12, reach, quality, 1, modelled, **others)
 
 
 sessions = st.sampled_from(["s1", "s2", "s3"])

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from loop.domain.clusters import SessionCluster
-from loop.domain.estimates import PolicyEstimate, QualityEstimate, RuleReach
+from loop.domain.estimates import OutcomeEstimate, PolicyEstimate, RuleReach, SliceEstimate
 from loop.domain.policies import Decision
 from loop.domain.scores import Score
 from loop.domain.turns import Content, Event, TokenUsage, ToolCall, Turn
@@ -49,11 +49,13 @@ def test_turns_have_the_fields_of_a_turn_with_its_usage_laid_open() -> None:
 
 
 def test_estimates_have_the_fields_of_an_estimate_with_its_quality_laid_open() -> None:
-    quality = {f"quality_{field.name}" for field in fields(QualityEstimate)}
+    quality = {f"quality_{field.name}" for field in fields(OutcomeEstimate)}
     names = {field.name for field in fields(PolicyEstimate)} - {"quality"} | quality
     assert set(schemas.ESTIMATES.record_names()) - OWN - {"run_id", "estimated_at_us"} == names
     reach = [field.name for field in schemas.RULE_REACH]
     assert reach == [field.name for field in fields(RuleReach)]
+    assert [field.name for field in schemas.SLICE] == [f.name for f in fields(SliceEstimate)]
+    assert [field.name for field in schemas.OUTCOME] == [f.name for f in fields(OutcomeEstimate)]
 
 
 @pytest.mark.parametrize("schema", TABLES, ids=lambda schema: schema.name)

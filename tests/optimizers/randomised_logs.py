@@ -62,7 +62,9 @@ def randomised_log(
     ),
     *,
     backwards: bool = False,
+    by_turn: bool = False,
 ) -> RandomisedLog:
+    """``backwards``: recorded last things first. ``by_turn``: every turn draws its arm anew."""
     random = np.random.default_rng(seed)
     prompts = draw_prompts(random, sessions)
     shares = np.array([arm[1] for arm in arms]) / 10_000
@@ -78,7 +80,8 @@ def randomised_log(
     decisions, columns = [], _columns(prompts, served)
     for row, turn_id in enumerate(columns["turn_id"]):
         session = row // TURNS
-        name, weight, policy = arms[drawn[session]]
+        own = random.choice(len(arms), p=shares) if by_turn else drawn[session]
+        name, weight, policy = arms[own]
         decisions.append(
             Decision(
                 turn_id, START_US, f"s{session}", "", 3, 1, policy.digest, name, 0,
@@ -116,6 +119,8 @@ def _columns(prompts: np.ndarray, served: np.ndarray) -> dict[str, list]:  # typ
         "started_at_us": (START_US + session * 7_000_003 + np.arange(n) % TURNS * 1_000).tolist(),
         "requested_model": [OPUS] * n,
         "served_model": served[session].tolist(),
+        "repository": [f"repo-{number % 2}" for number in session],
+        "org_path": [f"acme/team-{number % 3}" for number in session],
         "starts_prompt": (np.arange(n) % TURNS == 0).tolist(),
         "input_tokens": [3] * n,
         "output_tokens": [300] * n,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.domain.errors import BadInput
-from loop.domain.estimates import Interval, PolicyEstimate, QualityEstimate, Verdict
+from loop.domain.estimates import Interval, OutcomeEstimate, PolicyEstimate, Verdict
 from routing_policies.offline_gate import GateLimits, GateReport, judge_estimate, worst_of
 
 LIMITS = GateLimits(
@@ -26,9 +26,9 @@ LIMITS = GateLimits(
 
 def quality(
     low: float = -0.01, high: float = 0.02, *, size: float = 300.0, refusals: tuple[str, ...] = ()
-) -> QualityEstimate:
+) -> OutcomeEstimate:
     difference = Interval((low + high) / 2, low, high)
-    return QualityEstimate(Interval(0.7, 0.65, 0.75), difference, 0.7, 500, size, 1.0, refusals)
+    return OutcomeEstimate(Interval(0.7, 0.65, 0.75), difference, 0.7, 500, size, 1.0, refusals)
 
 
 GOOD = PolicyEstimate(
@@ -101,7 +101,7 @@ def test_each_limit_decides_by_itself_and_says_why(
 
 
 def test_a_quality_that_the_log_cannot_tell_never_passes() -> None:
-    unknown = QualityEstimate(None, None, None, 0, 0.0, 0.0, ("no support",))
+    unknown = OutcomeEstimate(None, None, None, 0, 0.0, 0.0, ("no support",))
     report = judge_estimate(replace(GOOD, quality=unknown), LIMITS)
     assert report.verdict == "inconclusive"
     assert "no support" in report.reason

@@ -10,7 +10,7 @@ import pytest
 
 from loop.control.store import connect, metadata
 from loop.domain.errors import BadInput, Conflict, Refused
-from loop.domain.estimates import Interval, PolicyEstimate, QualityEstimate
+from loop.domain.estimates import Interval, OutcomeEstimate, PolicyEstimate
 from loop.domain.lifecycle import Actor, ActorKind, State
 from loop.domain.policies import Condition, RoutingPolicy, Rule
 from routing_policies.offline_gate import GateReport, judge_estimate
@@ -39,7 +39,7 @@ ESTIMATE = PolicyEstimate(
     naive_cost_microusd=500_000,
     rerouted_turns=4000,
     reach=(),
-    quality=QualityEstimate(None, Interval(0.0, -0.01, 0.01), None, 500, 300.0, 1.0),
+    quality=OutcomeEstimate(None, Interval(0.0, -0.01, 0.01), None, 500, 300.0, 1.0),
 )
 RULE = AutoApprovalRule("cheap-and-safe", "ann", min_saving_share=0.1, min_quality_low=-0.02)
 
