@@ -32,9 +32,10 @@ setup: $(VENV)/.runtime ## Lay the environment into .venv
 demo: setup ## Run the whole loop on embedded defaults (EXIT=1 ends it after checking its claims)
 	@$(BIN)/turnwise demo $(if $(EXIT),--exit) $(DEMO_ARGS)
 
+TEST_PROCESSES ?= auto
 .PHONY: test
-test: $(VENV)/.dev system-packages lint ## Check and test everything
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.dev system-packages lint ## Check and test everything (TEST_PROCESSES=auto)
+	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --maxprocesses=4 --dist=loadfile $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Format, lint, import and type checks
