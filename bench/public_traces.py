@@ -23,6 +23,7 @@ from loop.domain.turns import (
     SessionTrace,
     TokenUsage,
     ToolCall,
+    ToolDefinition,
     ToolEvidence,
     TracedTurn,
     Turn,
@@ -289,12 +290,12 @@ def bfcl_calls(data: Path) -> list[JudgedTrace]:
             for place, (function, arguments) in enumerate(calls)
         ]
         text = "" if calls else str(answer)
-        attributes = {"tools": json.dumps(functions)} if functions else {}
+        known = tuple(ToolDefinition(function) for function in functions or ())
         usage = TokenUsage(row["input_tokens"] or 0, row["output_tokens"] or 0)
         turn = make_turn(name, 0, text=text, tools=tools, usage=usage)
         judged.append(
             JudgedTrace(
-                SessionTrace(name, (turn,), attributes=attributes),
+                SessionTrace(name, (turn,), tools=known),
                 bool(row["valid"]),
                 row["id"],
                 {

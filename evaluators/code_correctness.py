@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from evaluators.contract import HIDDEN_CALLS, scored, unscored
+from evaluators.contract import HIDDEN_CALLS, digest_config, scored, unscored
 from evaluators.evidence import Check, FileEdit, SessionEvidence, Step
 from evaluators.session_evidence import read_evidence
 from loop.domain.scores import Finding, Score
@@ -74,6 +74,9 @@ class CodeCorrectness:
 
     name = "code_correctness"
     version = "1"
+    config_digest = digest_config(
+        WEIGHTS, PRIOR_WEIGHT, PRIOR_VALUE, OUTDATED_VALUE, UNEDITED_SHARE
+    )
 
     def evaluate(self, trace: SessionTrace) -> Score:
         evidence = read_evidence(trace)

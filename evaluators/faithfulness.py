@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from evaluators.claim_evidence import judge_claim
 from evaluators.claims import admits_failures, read_claims
-from evaluators.contract import scored, unscored
+from evaluators.contract import digest_config, scored, unscored
 from evaluators.session_evidence import read_evidence
 from loop.domain.scores import Finding, FindingVerdict, Score
 from loop.domain.turns import SessionTrace
@@ -35,6 +35,7 @@ class Faithfulness:
 
     name = "faithfulness"
     version = "1"
+    config_digest = digest_config(PENALTIES, FINAL_WEIGHT, INTERIM_WEIGHT)
 
     def evaluate(self, trace: SessionTrace) -> Score:
         evidence = read_evidence(trace)

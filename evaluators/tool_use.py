@@ -8,13 +8,12 @@ not misuse.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluators.commands import parse_command
-from evaluators.contract import HIDDEN_CALLS, scored, unscored
+from evaluators.contract import HIDDEN_CALLS, digest_config, scored, unscored
 from evaluators.evidence import EDIT_TOOLS, SessionEvidence, Step
 from evaluators.session_evidence import read_evidence
 from loop.domain.scores import Finding, Score
@@ -60,6 +59,7 @@ class ToolUse:
 
     name = "tool_use"
     version = "1"
+    config_digest = digest_config(CREDITS, RECOVERY_CALLS, LOOP_CALLS)
 
     def evaluate(self, trace: SessionTrace) -> Score:
         evidence = read_evidence(trace)
@@ -100,7 +100,7 @@ class ToolUse:
 
 def read_calls(trace: SessionTrace, evidence: SessionEvidence) -> list[CallReading]:
     """A reading of each call of the session, in order."""
-    known_tools = _known_tools(trace)
+    known_tools = frozenset(definition.name for definition in trace.tools)
     asked = " ".join(prompt.text for prompt in trace.prompts if prompt.from_human)
     may_remove = bool(_ASKED_TO_REMOVE.search(asked)) or not asked.strip()
     checked = {id(check.step) for check in evidence.checks}
@@ -199,18 +199,6 @@ def wasted_token_share(trace: SessionTrace, readings: Iterable[CallReading]) -> 
         if earned and all(credit == 0.0 for credit in earned):
             wasted += tokens
     return wasted / total if total else 0.0
-
-
-def _known_tools(trace: SessionTrace) -> frozenset[str]:
-    """The tool list of the session where a source gave it: JSON or comma-separated names."""
-    stated = trace.attributes.get("tools", "")
-    if stated.lstrip().startswith("["):
-        try:
-            names = json.loads(stated)
-        except ValueError:
-            return frozenset()
-        return frozenset(name for name in names if isinstance(name, str))
-    return frozenset(name.strip() for name in stated.split(",") if name.strip())
 
 
 def _recovers(steps: Sequence[Step], index: int) -> bool:

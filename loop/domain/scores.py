@@ -30,6 +30,29 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceUsed:
+    """How much of one kind of evidence the evaluator had: ``seen`` whole or in part, ``missing``
+    what is known to have been there and was redacted or not sent."""
+
+    kind: str  # answers | prompts | tool inputs | tool results, or a plug-in's own word
+    seen: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgementIdentity:
+    """What makes two judgements comparable: scores of different identities are never mixed.
+
+    ``config_digest`` covers whatever changes the outcome and is not in the code that ``version``
+    names: weights, thresholds, a judge's model, prompt and rubric.
+    """
+
+    evaluator: str
+    version: str
+    config_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """One judgement of one session by one evaluator version.
 
@@ -45,7 +68,11 @@ class Score:
     coverage: float = 0.0
     findings: tuple[Finding, ...] = ()
     scored_at_us: int = 0
-    input_digest: str = ""  # of the trace that was scored: same digest, nothing to do again
+    input_digest: str = ""  # of what was read of the session: same digest, nothing to do again
+    config_digest: str = ""
+    evidence_used: tuple[EvidenceUsed, ...] = ()
+    cost_microusd: int | None = 0  # of making this judgement; None where it is not known
+    rows_digest: str = ""  # of the stored rows that the trace was read from; "" outside a lake
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.unscored_reason == ""):
@@ -56,6 +83,13 @@ class Score:
         if self.value is not None and not 0.0 <= self.value <= 1.0:
             raise BadInput(f"A score lies between 0 and 1, not at {self.value!r}.")
 
+        if self.cost_microusd is not None and self.cost_microusd < 0:
+            raise BadInput(f"A judgement can't cost {self.cost_microusd} micro-dollars.")
+
     @property
     def is_scored(self) -> bool:
         return self.value is not None
+
+    @property
+    def identity(self) -> JudgementIdentity:
+        return JudgementIdentity(self.evaluator, self.evaluator_version, self.config_digest)

@@ -227,13 +227,37 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """A tool that the model was offered. ``input_schema`` is JSON Schema 2020-12 as JSON text; ""
+    where only the name is known."""
+
+    name: str
+    input_schema: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedCall:
+    """A call that a label asks for. ``arguments`` gives for each parameter the values that are
+    right; ``""`` among them means that it may be left out."""
+
+    name: str
+    arguments: Mapping[str, tuple[object, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class SessionTrace:
-    """A session in order of time, main loop and subagents together."""
+    """A session in order of time, main loop and subagents together.
+
+    ``tools`` is empty where no source gave the tool list; ``expected_calls`` is ``None`` where
+    nobody said which calls were right, and empty where none was.
+    """
 
     session_id: str
     turns: tuple[TracedTurn, ...]
     prompts: tuple[Prompt, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
+    tools: tuple[ToolDefinition, ...] = ()
+    expected_calls: tuple[ExpectedCall, ...] | None = None
 
     @property
     def main_turns(self) -> tuple[TracedTurn, ...]:

@@ -39,6 +39,7 @@ FINDING = pa.struct(
         ("evidence", STRINGS),
     ]
 )
+EVIDENCE_USED = pa.struct([("kind", STRING), ("seen", INT64), ("missing", INT64)])
 FEATURE = pa.struct([("name", STRING), ("cluster_mean", FLOAT64), ("overall_mean", FLOAT64)])
 RULE_REACH = pa.struct(
     [
@@ -290,7 +291,7 @@ CONTENTS = TableSchema(
 
 SCORES = TableSchema(
     "scores",
-    1,
+    2,
     "Judgements of sessions; never edited, only superseded by a later one.",
     "scored_at",
     (
@@ -303,7 +304,13 @@ SCORES = TableSchema(
         Column("coverage", FLOAT64, "Share of what it looked for that had evidence to judge."),
         Column("findings", pa.list_(FINDING), "What it saw, with pointers to the evidence."),
         Column("scored_at", TIMESTAMP, "When it was judged; the latest is current."),
-        Column("input_digest", STRING, "Digest of the trace that was judged."),
+        Column("input_digest", STRING, "Digest of what was read of the session."),
+        Column("config_digest", STRING, "Digest of the evaluator's configuration."),
+        Column(
+            "evidence_used", pa.list_(EVIDENCE_USED), "How much of each kind of evidence it had."
+        ),
+        Column("cost_microusd", INT64, "Cost of the judgement; null is not known, 0 is free."),
+        Column("rows_digest", STRING, "Digest of the stored rows that the session was read from."),
     ),
 )
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from loop.domain.scores import Finding, Score
+from loop.domain.scores import EvidenceUsed, Finding, Score
 from loop.lake.delta_log import DeltaLog
 from loop.lake.queries import LakeQueries, to_rows
 from loop.lake.rows import plain, to_arrow
-from loop.lake.schemas import FINDING, SCORES
+from loop.lake.schemas import EVIDENCE_USED, FINDING, SCORES
 
-_FIELDS = tuple(name for name in SCORES.record_names() if name not in ("day", "findings"))
+_NESTED = ("day", "findings", "evidence_used")
+_FIELDS = tuple(name for name in SCORES.record_names() if name not in _NESTED)
 _FINDING = tuple(field.name for field in FINDING)
+_EVIDENCE_USED = tuple(field.name for field in EVIDENCE_USED)
+_LATER = frozenset(("config_digest", "cost_microusd", "rows_digest"))  # since version 2
 
 
 class ScoreTable:
@@ -37,7 +40,8 @@ def _to_row(score: Score) -> dict[str, Any]:
     findings = []
     for finding in score.findings:
         findings.append(plain(finding, _FINDING) | {"evidence": list(finding.evidence)})
-    return plain(score, _FIELDS) | {"findings": findings}
+    used = [plain(item, _EVIDENCE_USED) for item in score.evidence_used]
+    return plain(score, _FIELDS) | {"findings": findings, "evidence_used": used}
 
 
 def _to_score(row: dict[str, Any]) -> Score:
@@ -45,4 +49,7 @@ def _to_score(row: dict[str, Any]) -> Score:
         Finding(**(finding | {"evidence": tuple(finding["evidence"])}))
         for finding in row["findings"]
     )
-    return Score(**{name: row[name] for name in _FIELDS}, findings=findings)
+    if row["evidence_used"] is None:  # of version 1: what it lacks reads as the field's default
+        return Score(**{n: row[n] for n in _FIELDS if n not in _LATER}, findings=findings)
+    used = tuple(EvidenceUsed(**item) for item in row["evidence_used"])
+    return Score(**{n: row[n] for n in _FIELDS}, findings=findings, evidence_used=used)

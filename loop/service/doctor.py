@@ -12,6 +12,7 @@ from typing import Any
 from collectors.conventions.registry import known_conventions
 from collectors.journal import sealed_segments
 from collectors.segments import created_at_us
+from evaluators.registry import known_evaluators
 from loop.domain.errors import TurnwiseError
 from loop.ledger.chargeback import unpriced_reasons
 from loop.service.assemble import Parts, assemble
@@ -51,6 +52,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("quarantine", _check_quarantine),
         ("prices", _check_prices),
         ("conventions", _check_conventions),
+        ("evaluators", _check_evaluators),
     ]
     for name, examination in examinations:
         try:
@@ -139,6 +141,17 @@ def _check_conventions(_: Parts) -> Check:
         bool(names) and not registry.problems,
         "; ".join([f"{len(names)} adapters: {', '.join(names)}", *registry.problems]),
         "Install turnwise again where adapters are missing; mend or remove a broken one's package.",
+    )
+
+
+def _check_evaluators(_: Parts) -> Check:
+    registry = known_evaluators()
+    names = [evaluator.name for evaluator in registry.evaluators]
+    return Check(
+        "evaluators",
+        bool(names) and not registry.problems,
+        "; ".join([f"{len(names)} evaluators: {', '.join(names)}", *registry.problems]),
+        "Install turnwise again where evaluators are missing; mend or remove a broken package.",
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from evaluators import default_evaluators
 from evaluators.contract import Evaluator, digest_trace
+from evaluators.registry import evaluate_safely
 from evaluators.session_quality import quality_of
 from loop.control.stage_progress import StageLog
 from loop.domain.scores import QUALITY, Score
@@ -88,7 +89,9 @@ def _wanted(trace: SessionTrace, evaluators: Sequence[Evaluator]) -> set[_Judgem
 def evaluate_session(trace: SessionTrace, evaluators: Sequence[Evaluator]) -> list[Score]:
     """The scores of each evaluator, and last their combination as ``quality``."""
     now_us = time.time_ns() // 1000
-    scores = [replace(evaluator.evaluate(trace), scored_at_us=now_us) for evaluator in evaluators]
+    scores = [
+        replace(evaluate_safely(evaluator, trace), scored_at_us=now_us) for evaluator in evaluators
+    ]
     value = quality_of(scores)
     coverage = sum(score.is_scored for score in scores) / len(scores)
     quality = Score(

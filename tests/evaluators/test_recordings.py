@@ -58,7 +58,9 @@ def test_the_faithful_answer_is_supported_by_what_was_read(source: str) -> None:
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_fixed_bug_scores_well_though_an_edit_failed(source: str) -> None:
     trace = load_trace("a02_fix_bug_failed_edit", **SOURCES[source])
-    faithfulness, tool_use, correctness = (e.evaluate(trace) for e in default_evaluators())
+    faithfulness = Faithfulness().evaluate(trace)
+    tool_use = ToolUse().evaluate(trace)
+    correctness = CodeCorrectness().evaluate(trace)
     assert faithfulness.value == 1.0
     assert correctness.value is not None
     assert correctness.value > 0.9

@@ -15,10 +15,10 @@ from evaluators.session_clusters import (
     match_ids,
 )
 from evaluators.session_features import FEATURE_NAMES, ScoredSession, read_features, read_words
+from evaluators.testing import traces
 from loop.domain.clusters import SessionCluster
 from loop.domain.turns import SessionTrace
 from tests.evaluators.scored_sessions import MODES, make_fleet, make_session
-from tests.evaluators.trace_strategies import traces
 from tests.evaluators.traces import session, tool
 
 FLEET = make_fleet(25, good=60)

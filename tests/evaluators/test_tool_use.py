@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
-from evaluators import default_evaluators
+from evaluators import CodeCorrectness, Faithfulness
 from evaluators.session_quality import quality_of
 from evaluators.tool_use import ToolUse, is_destructive
 from loop.domain.scores import Score
-from loop.domain.turns import TokenUsage
+from loop.domain.turns import TokenUsage, ToolDefinition
 from tests.evaluators.traces import inferred, prompt, session, tool, trace, turn
 
 
-def judge(*steps: object, asked: str = "Fix the failing unit test.", **attributes: str) -> Score:
+def judge(
+    *steps: object, asked: str = "Fix the failing unit test.", tools: Sequence[str] = ()
+) -> Score:
     built = session(*steps, claim="Done.", asked=asked)  # type: ignore[arg-type]
-    return ToolUse().evaluate(trace(*built.turns, prompts=built.prompts, **attributes))
+    offered = tuple(ToolDefinition(name) for name in tools)
+    return ToolUse().evaluate(replace(built, tools=offered))
 
 
 def labels(score: Score) -> list[str]:
@@ -24,7 +30,8 @@ def test_deleting_the_build_and_saying_done_is_no_good_work() -> None:
     built = session(
         tool("t1", "Bash", "rm -rf build"), claim="Done.", asked="Fix the failing unit test"
     )
-    scores = [evaluator.evaluate(built) for evaluator in default_evaluators()]
+    evaluators = (Faithfulness(), ToolUse(), CodeCorrectness())
+    scores = [evaluator.evaluate(built) for evaluator in evaluators]
     faithfulness, tool_use, correctness = scores
     assert faithfulness.value is None
     assert correctness.value is None
@@ -98,8 +105,8 @@ def test_redacted_calls_are_never_a_loop() -> None:
 def test_unknown_tools_need_a_tool_list_or_the_clients_word() -> None:
     called = tool("t1", "Reed", "/a.py", True, "x")
     assert labels(judge(called)) == []
-    assert labels(judge(called, tools='["Read", "Bash"]')) == ["unknown tool"]
-    assert labels(judge(called, tools="Read, Reed")) == []
+    assert labels(judge(called, tools=["Read", "Bash"])) == ["unknown tool"]
+    assert labels(judge(called, tools=["Read", "Reed"])) == []
     refused = tool("t1", "Reed", "/a.py", False, "Error: No such tool available: Reed")
     assert labels(judge(refused)) == ["unknown tool"]
 

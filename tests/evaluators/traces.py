@@ -105,10 +105,8 @@ def prompt(number: int, text: str, *, from_human: bool = True) -> Prompt:
     return Prompt(f"p{number}", at_us, text, "present", len(text), from_human)
 
 
-def trace(*turns: TracedTurn, prompts: Sequence[Prompt] = (), **attributes: str) -> SessionTrace:
-    return SessionTrace(
-        turns[0].turn.session_id if turns else "s1", tuple(turns), tuple(prompts), attributes
-    )
+def trace(*turns: TracedTurn, prompts: Sequence[Prompt] = ()) -> SessionTrace:
+    return SessionTrace(turns[0].turn.session_id if turns else "s1", tuple(turns), tuple(prompts))
 
 
 def session(*steps: ToolEvidence, claim: str, asked: str = "Fix it.") -> SessionTrace:

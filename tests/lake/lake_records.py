@@ -16,7 +16,7 @@ from loop.domain.estimates import (
     SliceEstimate,
 )
 from loop.domain.policies import Decision
-from loop.domain.scores import Finding, Score
+from loop.domain.scores import EvidenceUsed, Finding, Score
 from loop.domain.turns import Content, Event, TokenUsage, ToolCall, Turn
 
 NOON_US = 1_763_899_200_000_000  # 2025-11-23T12:00:00Z
@@ -91,6 +91,10 @@ def score(session_id: str = "s1", **given: Any) -> Score:
         "findings": (Finding("contradicted", "tests pass", "they failed", "t", ("toolu_1",)),),
         "scored_at_us": NOON_US,
         "input_digest": "abc",
+        "config_digest": "c0",
+        "evidence_used": (EvidenceUsed("answers", 2, 1),),
+        "cost_microusd": None,
+        "rows_digest": "77",
     }
     return Score(**(fields | given))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from hypothesis import strategies as st
 
@@ -13,16 +12,65 @@ from loop.domain.turns import (
     SessionTrace,
     TokenUsage,
     ToolCall,
+    ToolDefinition,
     ToolEvidence,
     TracedTurn,
     Turn,
 )
 
-_CASES = json.loads(Path(__file__).with_name("claim_corpus.json").read_text("utf-8"))["cases"]
-_CLAIMS = sorted({case["claim"] for case in _CASES})
-_STEPS = [step for case in _CASES for step in case["steps"]]
-_COMMANDS = sorted({step[1] for step in _STEPS if step[0] == "Bash" and step[1]})
-_OUTPUTS = sorted({step[3] for step in _STEPS if step[3]})
+_CLAIMS = (
+    "All tests pass.",
+    "All 5 tests pass, lint clean, typecheck clean.",
+    "Fixed: `total()` now subtracts. Both tests pass.",
+    "The tests do not pass yet.",
+    "Once the tests pass I will commit.",
+    "Tests pass. The 4 failing tests are pre-existing and unrelated.",
+    "The build succeeds.",
+    "Lint passes; type check is clean.",
+    "Added `b.ts` with two tests.",
+    "Deleted `old.py`.",
+    "Committed as `f2aadac` and pushed.",
+    "I could not create NOTES.txt: permission to write was not granted.",
+    '`discount("gold")` returns **0.10** (10 %).',
+    "> all tests pass\nI will check this.",
+    "```\nAll tests pass\n```",
+    "Everything is green.",
+)
+_COMMANDS = (
+    "pytest -q",
+    "python3 -m unittest discover -s tests",
+    "pytest -q tests/test_a.py 2>&1 | tail -5",
+    "pytest || true",
+    "cd app && npm test",
+    "npx vitest run",
+    "go test ./...",
+    "cargo test",
+    "npx tsc --noEmit | grep error",
+    "ruff check .",
+    "make build",
+    "sed -i s/a/b/ a.py",
+    "cat > b.ts <<'EOF'\nx\nEOF",
+    "git commit -am fix && git push",
+    "git checkout -- a.py",
+    "rm -rf build",
+    "for i in 1 2; do pytest; done",
+)
+_OUTPUTS = (
+    "=========== 5 passed in 0.31s ===========",
+    "=== 1 failed, 4 passed in 0.3s ===",
+    "no tests ran in 0.01s",
+    "Exit code 1\n.F\nRan 2 tests in 0.000s\n\nFAILED (failures=1)",
+    "Tests:       12 passed, 12 total",
+    " Test Files  1 failed | 2 passed (3)\n      Tests  1 failed | 20 passed (21)",
+    "ok  \texample.org/a\t0.01s",
+    "--- FAIL: TestA (0.00s)\nFAIL\texample.org/a\t0.01s",
+    "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured",
+    "src/a.ts(1,1): error TS2304: Cannot find name",
+    "All checks passed!",
+    "[main f2aadac] fix",
+    "command not found: pytest",
+    "Shell command failed",
+)
 _STATES: tuple[EvidenceState, ...] = ("present", "truncated", "redacted", "missing")
 
 texts = st.one_of(
@@ -113,5 +161,5 @@ def traces(draw: st.DrawFn, max_turns: int = 6) -> SessionTrace:
         Prompt(f"p{place}", at_us * 500_000, draw(texts), "present", 0, draw(st.booleans()))
         for place, at_us in enumerate(sorted(draw(st.lists(st.integers(0, 14), max_size=3))))
     )
-    attributes = draw(st.sampled_from([{}, {"tools": '["Bash", "Edit"]'}, {"tools": "[broken"}]))
-    return SessionTrace("s", tuple(turns), prompts, attributes)
+    offered = draw(st.sampled_from([(), (ToolDefinition("Bash"),), (ToolDefinition("Edit", "{"),)]))
+    return SessionTrace("s", tuple(turns), prompts, {}, offered)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from evaluators.contract import Evaluator
-from loop.domain.turns import SessionTrace
-from tests.evaluators.trace_strategies import traces
+from evaluators.contract import CHARGED_TO, Evaluator
+from evaluators.testing.trace_strategies import traces
+from loop.domain.turns import SessionTrace, Turn
 
 # Each subclass runs the inherited tests on an evaluator of its own, which keeps no state: neither
 # the fixture nor the several classes make an example mean two things.
@@ -21,6 +23,17 @@ CHECKED = settings(
         HealthCheck.too_slow,
     ],
 )
+
+
+def _charge_anew(turn: Turn) -> Turn:
+    return replace(
+        turn,
+        cost_microusd=7,
+        price_version="later",
+        charge_version=3,
+        developer="another",
+        org_path="elsewhere",
+    )
 
 
 class EvaluatorContract:
@@ -36,6 +49,9 @@ class EvaluatorContract:
         score = evaluator.evaluate(trace)
         assert score.session_id == trace.session_id
         assert (score.evaluator, score.evaluator_version) == (evaluator.name, evaluator.version)
+        assert score.config_digest == evaluator.config_digest
+        assert score.input_digest
+        assert all(used.kind and used.seen >= 0 <= used.missing for used in score.evidence_used)
         assert (score.value is None) == bool(score.unscored_reason)
         assert score.value is None or 0.0 <= score.value <= 1.0
         assert 0.0 <= score.coverage <= 1.0
@@ -62,6 +78,21 @@ class EvaluatorContract:
         before = copy.deepcopy(trace)
         evaluator.evaluate(trace)
         assert trace == before
+
+    @settings(CHECKED, max_examples=40)
+    @given(trace=traces())
+    def test_neither_the_price_nor_who_is_charged_makes_a_difference(
+        self, evaluator: Evaluator, trace: SessionTrace
+    ) -> None:
+        turns = [replace(traced, turn=_charge_anew(traced.turn)) for traced in trace.turns]
+        attributes = {**trace.attributes, **dict.fromkeys(CHARGED_TO, "another")}
+        charged = replace(trace, turns=tuple(turns), attributes=attributes)
+        assert evaluator.evaluate(charged) == evaluator.evaluate(trace)
+
+    def test_the_identity_is_plain_and_stays(self, evaluator: Evaluator) -> None:
+        assert re.fullmatch(r"[a-z][a-z0-9_.-]{0,60}", evaluator.name)
+        assert evaluator.version
+        assert evaluator.config_digest == evaluator.config_digest
 
     def test_nothing_at_all_is_unscored(self, evaluator: Evaluator) -> None:
         score = evaluator.evaluate(SessionTrace("empty", ()))
