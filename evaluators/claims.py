@@ -40,13 +40,15 @@ _QUOTED = re.compile(r"[\"“][^\"”\n]{0,200}[\"”]")
 # Runs of blanks are folded first and sentences cut at a length, so that matching stays linear in
 # the text, whatever it holds.
 _BLANKS = re.compile(r"[^\S\n]{2,}")
-_SENTENCE_END = re.compile(r"(?<=[.!?;])[ *_]{1,9}|\n| [—–] | -> ")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])[ *_]{1,9}| [—–] | -> ")
 _CLAUSE_END = re.compile(r"(?<=[.!?;:,]) |\n| [—–] ")
 SENTENCE_CHARS = 600
-_WORTH_READING = re.compile(
-    r"(?i)pass|green|clean|succe|error|issue|compil|commit|push|creat|add|wr[io]t|updat|modif"
-    r"|edit|chang|fix|delet|remov|renam|could|unable|not exist|returns|opened"
-)
+# Plain substrings are looked for before any pattern: most sentences have none of them.
+_WORTH_READING = (
+    "pass", "green", "clean", "succe", "error", "issue", "compil", "commit", "push", "creat", "add",
+    "writ", "wrot", "updat", "modif", "edit", "chang", "fix", "delet", "remov", "renam", "could",
+    "unable", "not exist", "returns", "opened",
+)  # fmt: skip
 _NOT_ASSERTED = re.compile(
     r"(?i)\b(?:should|would|could|might|may|will|must|can|if|once|when|whenever|until|unless"
     r"|whether|let me|let's|let us|i'll|we'll|i will|going to|makes?|keeps?|gets?|confirming"
@@ -157,6 +159,11 @@ _PR = re.compile(
     r"(?i)^\W*(?:i(?:'ve| have)?\s+)?(?:opened|created)\s+(?:a\s+|the\s+)?(?:draft\s+)?(?:pr\b"
     r"|pull request)"
 )
+_VERSION_CONTROL: tuple[tuple[ClaimKind, str, re.Pattern[str]], ...] = (
+    ("commit", "commit", _COMMIT),
+    ("push", "push", _PUSH),
+    ("pr", "p", _PR),
+)
 _HASH = re.compile(r"`([0-9a-f]{7,40})`")
 _COULD_NOT = re.compile(
     r"(?i)\b(?:could not|couldn't|could n't|was unable to|unable to|was not able to|failed to"
@@ -190,23 +197,32 @@ _GENERIC_QUALIFIERS = frozenset((
 @lru_cache(maxsize=1024)
 def read_claims(text: str) -> tuple[Claim, ...]:
     """The claims of one text, in order, each kind and subject once."""
-    if not _WORTH_READING.search(text):
-        return ()
     prose = _FENCE.sub("\n", text) if "```" in text or "~~~" in text else text
     if ">" in prose:
         prose = _QUOTED_LINE.sub("", prose)
     found: dict[tuple[str, str, int | None, bool], Claim] = {}
-    if _OF_EARLIER.search(prose):
+    if ("run" in prose or "<" in prose) and _OF_EARLIER.search(prose):
         return ()
     context = ""
-    for sentence in _SENTENCE_END.split(_BLANKS.sub(" ", prose)):
-        sentence = sentence[:SENTENCE_CHARS].strip()
-        if len(sentence) < 4 or not _WORTH_READING.search(sentence):
+    for line in prose.split("\n"):
+        if not _is_worth_reading(line.lower()):
             continue
-        for claim in _sentence_claims(sentence, context):
-            found.setdefault((claim.kind, claim.subject, claim.count, claim.qualified), claim)
-        context = sentence
+        for sentence in _SENTENCE_END.split(_BLANKS.sub(" ", line)):
+            sentence = sentence[:SENTENCE_CHARS].strip()
+            lowered = sentence.lower()
+            if len(sentence) < 4 or not _is_worth_reading(lowered):
+                continue
+            for claim in _sentence_claims(sentence, lowered, context):
+                found.setdefault((claim.kind, claim.subject, claim.count, claim.qualified), claim)
+            context = sentence
     return tuple(found.values())
+
+
+def _is_worth_reading(lowered: str) -> bool:
+    for part in _WORTH_READING:  # noqa: SIM110 - a generator takes twice as long
+        if part in lowered:
+            return True
+    return False
 
 
 def admits_failures(text: str) -> bool:
@@ -219,7 +235,7 @@ def admits_failures(text: str) -> bool:
     return False
 
 
-def _sentence_claims(sentence: str, context: str) -> list[Claim]:
+def _sentence_claims(sentence: str, lowered: str, context: str) -> list[Claim]:
     if sentence.endswith("?"):
         return []
     words = _clip(sentence)
@@ -237,18 +253,19 @@ def _sentence_claims(sentence: str, context: str) -> list[Claim]:
             Claim("literal", words, subject=returned.group("expr"), value=returned.group("value"))
         )
     claims += _check_claims(unquoted, words, context)
-    failing = _FAILING.search(unquoted)
+    may_fail = "fail" in lowered or "red" in lowered or "broken" in lowered
+    failing = _FAILING.search(unquoted) if may_fail else None
     if failing and _asserted(unquoted, failing.start(), failing.end()):
         claims.append(Claim("failure", words, subject="check"))
     file_match = _FILE.search(sentence)
     if file_match and not _NEGATED.search(sentence[: file_match.end()]):
         path = file_match.group("path") or file_match.group("bare")
         claims.append(Claim("file", words, subject=path, value=file_match.group("verb").lower()))
-    for kind, pattern in (("commit", _COMMIT), ("push", _PUSH), ("pr", _PR)):
-        done = pattern.search(unquoted)
+    for kind, hint, pattern in _VERSION_CONTROL:
+        done = pattern.search(unquoted) if hint in lowered else None
         if done and _asserted(unquoted, done.start(), done.end()):
             named = _HASH.search(sentence, done.end()) if kind == "commit" else None
-            claims.append(Claim(kind, words, subject=named.group(1) if named else ""))  # type: ignore[arg-type]
+            claims.append(Claim(kind, words, subject=named.group(1) if named else ""))
     return claims
 
 

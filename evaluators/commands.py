@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 COMMAND_CHARS = 20_000  # what is read of a command line, heredoc bodies not counted
 _HEREDOC = re.compile(r"<<-?[ \t]*(['\"]?)(\w+)\1")
@@ -132,8 +133,9 @@ class CommandLine:
         return self.segments[end + 1 :]
 
 
+@lru_cache(maxsize=1024)
 def parse_command(command: str) -> CommandLine:
-    """Split ``command``; total over any text."""
+    """Split ``command``; total over any text. Remembers the last ones: several ask for each."""
     text = command
     if "<<" in text:
         text = _drop_heredocs(text)

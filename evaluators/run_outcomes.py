@@ -37,6 +37,16 @@ _PYTEST = re.compile(
     r"(?m)^=*\s*((?:\d+ (?:failed|passed|skipped|errors?|xfailed|xpassed|deselected|warnings?"
     r"|rerun)(?:, )?)+) in [\d.:]+ ?s"
 )
+_PYTEST_WORDS = (
+    "passed",
+    "failed",
+    "error",
+    "skipped",
+    "deselected",
+    "xfailed",
+    "warning",
+    "no tests ran",
+)
 _PYTEST_PART = re.compile(r"(\d+) (failed|passed|skipped|error)")
 _PYTEST_EMPTY = re.compile(r"(?m)^=*\s*no tests ran\b|^collected 0 items")
 _UNITTEST = re.compile(r"(?m)^Ran (\d+) tests? in [\d.]+s\s*\n+\s*(OK|FAILED|NO TESTS RAN)([^\n]*)")
@@ -135,13 +145,13 @@ def _end_of(output: str) -> str:
     text = output[-OUTPUT_CHARS:]
     if "\x1b" in text:
         text = ANSI.sub("", text)
-    return _BLANK_LINES.sub("\n\n", text)
+    return _BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text
 
 
 def read_test_counts(output: str) -> TestCounts | None:
     """Counts from a test runner's output, or ``None`` if it shows no runner's summary."""
     text = _end_of(output)
-    if " in " in text:
+    if " in " in text and any(word in text for word in _PYTEST_WORDS):
         counts = _pytest(text)
         if counts is not None:
             return counts

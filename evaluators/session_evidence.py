@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import lru_cache
+
+import orjson
 
 from evaluators.command_evidence import read_command
 from evaluators.evidence import (
@@ -130,7 +131,7 @@ def _input_field(text: str, names: tuple[str, ...], *, bare: bool) -> str | None
     stripped = text.lstrip()
     if stripped.startswith("{"):
         try:
-            fields = json.loads(stripped)
+            fields = orjson.loads(stripped)
         except ValueError:
             fields = None
         if isinstance(fields, dict):

@@ -7,25 +7,27 @@ fitted to anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 from loop.domain.scores import Score
 
 QUALITY_WEIGHTS = {"faithfulness": 0.4, "code_correctness": 0.4, "tool_use": 0.2}
 
 
-def quality_of(scores: Sequence[Score]) -> float | None:
+def quality_of(scores: Iterable[Score]) -> float | None:
     """The session's quality in [0, 1], or ``None`` if no weighted evaluator scored it.
 
     ``scores`` are those of one session; where an evaluator appears twice, the last counts.
     """
-    values = {
-        score.evaluator: score.value
-        for score in scores
-        if score.evaluator in QUALITY_WEIGHTS and score.value is not None
-    }
-    weight = sum(QUALITY_WEIGHTS[name] for name in values)
-    if not weight:
-        return None
-    total = sum(QUALITY_WEIGHTS[name] * value for name, value in values.items())
-    return round(total / weight, 6)
+    return combine({score.evaluator: score.value for score in scores})
+
+
+def combine(values: Mapping[str, float | None]) -> float | None:
+    """:func:`quality_of` from values by evaluator; ``None`` is unscored."""
+    weight = total = 0.0
+    for name, share in QUALITY_WEIGHTS.items():
+        value = values.get(name)
+        if value is not None:
+            weight += share
+            total += share * value
+    return round(total / weight, 6) if weight else None

@@ -26,7 +26,8 @@ from loop.lake.object_store import locate_store
 from loop.lake.pinned_log import PinnedLog
 from loop.lake.queries import LakeQueries, to_rows
 from loop.lake.schemas import TABLES, TURNS
-from loop.lake.score_table import ScoreTable
+from loop.lake.score_table import Judgement, ScoreTable
+from loop.lake.session_survey import SessionRows
 from loop.lake.trace_loading import build_traces
 from loop.lake.turn_revision import Change, files_for_day, revise_file
 from loop.lake.turn_table import TurnTable
@@ -181,8 +182,14 @@ class Lake:
         return self._turns.max_revision()
 
     def sessions_changed_since(self, revision: int) -> list[str]:
-        """The sessions of which something was stored at a higher revision, sorted."""
+        """The sessions of which something was stored at a higher revision, in order of the first
+        day of it, then of id."""
         return self._turns.sessions_changed_since(revision)
+
+    def survey(self, session_ids: Collection[str]) -> list[SessionRows]:
+        """The size of each of the sessions that have turns or texts, and a digest of what an
+        evaluator may read of it, in the given order. Reads no texts."""
+        return self._turns.survey(session_ids)
 
     def write_scores(self, scores: Sequence[Score]) -> None:
         """Appends scores; the latest of each (session, evaluator) is current."""
@@ -191,6 +198,10 @@ class Lake:
     def scores_of(self, session_ids: Collection[str] | None = None) -> list[Score]:
         """The current scores of the sessions (of all by default), by session and evaluator."""
         return self._scores.current(session_ids)
+
+    def judgements_of(self, session_ids: Collection[str]) -> dict[str, dict[str, Judgement]]:
+        """The current scores of the sessions without their findings, by session and evaluator."""
+        return self._scores.judgements(session_ids)
 
     def write_clusters(self, clusters: Sequence[SessionCluster]) -> None:
         """Stores one clustering, which supersedes the last (also when it found none)."""

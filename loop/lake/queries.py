@@ -59,6 +59,7 @@ CURRENT: dict[str, str] = {
 
 MANY_ROWS = 200_000
 _FEW_ROWS = 1_000
+_SHORT = 200  # bytes: longer texts hardly repeat
 _OWN = 'EXCLUDE ("commit", removed, supersedes_from_day, supersedes_to_day)'
 CURRENT |= {
     # A turn is one row, its texts are several.
@@ -284,9 +285,13 @@ def _selected(schema: TableSchema, stored: pa.Schema) -> Iterable[str]:
 
 def to_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Rows as dicts. DuckDB sums integers as 128-bit numbers: those come out as ``int``."""
-    names = table.column_names
-    columns = [_values(column) for column in table.columns]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    columns = to_columns(table)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def to_columns(table: pa.Table) -> dict[str, list[Any]]:
+    """Columns as lists: cheaper than rows where records are made of them."""
+    return {name: _values(table[name]) for name in table.column_names}
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
@@ -300,7 +305,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if column.null_count == 0 and kind in (INT64, FLOAT64):
         numbers: list[Any] = column.to_numpy().tolist()
         return numbers
-    if kind == STRING and len(column) > _FEW_ROWS:
+    if kind == STRING and len(column) > _FEW_ROWS and column.nbytes < _SHORT * len(column):
         encoded = column.combine_chunks().dictionary_encode()
         texts = encoded.dictionary.to_pylist()
         if encoded.null_count == 0:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from loop.domain.scores import EvidenceUsed, Finding, Score
+from loop.domain.scores import EvidenceUsed, Finding, JudgementIdentity, Score
 from loop.lake.delta_log import DeltaLog
-from loop.lake.queries import LakeQueries, to_rows
+from loop.lake.queries import LakeQueries, to_columns, to_rows
 from loop.lake.rows import plain, to_arrow
 from loop.lake.schemas import EVIDENCE_USED, FINDING, SCORES
 
@@ -16,6 +17,16 @@ _FIELDS = tuple(name for name in SCORES.record_names() if name not in _NESTED)
 _FINDING = tuple(field.name for field in FINDING)
 _EVIDENCE_USED = tuple(field.name for field in EVIDENCE_USED)
 _LATER = frozenset(("config_digest", "cost_microusd", "rows_digest"))  # since version 2
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A score without its findings: what was judged, by whom, and how it came out."""
+
+    identity: JudgementIdentity
+    input_digest: str
+    rows_digest: str
+    value: float | None
 
 
 class ScoreTable:
@@ -34,6 +45,21 @@ class ScoreTable:
             "SELECT * FROM scores ORDER BY session_id, evaluator", sessions=session_ids
         )
         return [_to_score(row) for row in to_rows(table)]
+
+    def judgements(self, session_ids: Collection[str]) -> dict[str, dict[str, Judgement]]:
+        """The latest scores by session and evaluator, without their findings."""
+        table = self._queries.run(
+            """SELECT session_id, evaluator, evaluator_version, coalesce(config_digest, ''),
+                input_digest, coalesce(rows_digest, ''), value FROM scores""",
+            sessions=session_ids,
+        )
+        found: dict[str, dict[str, Judgement]] = {}
+        for session_id, evaluator, version, config, inputs, rows, value in zip(
+            *to_columns(table).values(), strict=True
+        ):
+            identity = JudgementIdentity(evaluator, version, config)
+            found.setdefault(session_id, {})[evaluator] = Judgement(identity, inputs, rows, value)
+        return found
 
 
 def _to_row(score: Score) -> dict[str, Any]:

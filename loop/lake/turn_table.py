@@ -14,56 +14,27 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loop.domain.turns import Charged, Content, TokenUsage, ToolCall, Turn
+from loop.domain.turns import Charged, Content, Turn
 from loop.lake.delta_log import DeltaLog
-from loop.lake.queries import LakeQueries, to_rows
-from loop.lake.rows import day_of, plain, to_arrow
-from loop.lake.schemas import CONTENTS, TOOL_CALL, TURNS, TableSchema
+from loop.lake.queries import LakeQueries, to_columns, to_rows
+from loop.lake.rows import day_of, to_arrow
+from loop.lake.schemas import TURNS, TableSchema
 from loop.lake.session_files import SessionFiles
+from loop.lake.session_survey import SessionRows, survey
+from loop.lake.turn_records import (
+    content_order,
+    content_row,
+    read_contents,
+    read_turns,
+    turn_order,
+    turn_row,
+)
 
 WATERMARK = "turnwise.revision"
 """The application whose transaction number is the highest revision written in full."""
 
 KNOWN_SESSIONS = 20_000
 """Sessions whose stored digests are kept in memory; others are read again when they change."""
-
-_USAGE = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_creation_5m_tokens",
-    "cache_creation_1h_tokens",
-)
-_OWN = (  # of the table, not of the record
-    "day",
-    "revision",
-    "commit",
-    "removed",
-    "digest",
-    "supersedes_from_day",
-    "supersedes_to_day",
-)
-_TURN = tuple(
-    name for name in TURNS.record_names() if name not in (*_OWN, *_USAGE, "tool_calls", "sources")
-)
-_CONTENT = tuple(name for name in CONTENTS.record_names() if name not in _OWN)
-_LATER = frozenset(
-    (
-        "message_id",
-        "speed",
-        "service_tier",
-        "inference_geo",
-        "usage_source",
-        "cache_split_assumed",
-        "web_search_requests",
-        "charge_version",
-        "device_id",
-        "org_node_id",
-        "attributed_by",
-        "asserted_org_path",
-    )
-)  # since version 2
-_CALL = tuple(field.name for field in TOOL_CALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +233,8 @@ class TurnTable:
 
     def __init__(self, turns: DeltaLog, contents: DeltaLog, queries: LakeQueries) -> None:
         self._queries = queries
-        self._turns = RevisedRows(turns, queries, _turn_row)
-        self._contents = RevisedRows(contents, queries, _content_row)
+        self._turns = RevisedRows(turns, queries, turn_row)
+        self._contents = RevisedRows(contents, queries, content_row)
 
     def write(
         self,
@@ -308,15 +279,13 @@ class TurnTable:
 
     def turns_of(self, session_ids: Collection[str]) -> list[Turn]:
         """The current turns in order of (session, time, sequence, id)."""
-        rows = self._current_of(self._turns, session_ids)
-        turns = [read_turn(row) for row in rows]
-        return sorted(turns, key=turn_order)
+        found = self._current_of(self._turns, session_ids)
+        return sorted(read_turns(found), key=turn_order) if found else []
 
     def contents_of(self, session_ids: Collection[str]) -> list[Content]:
         """The current texts in order of (session, time, sequence)."""
-        rows = self._current_of(self._contents, session_ids)
-        found = [Content(**{name: row[name] for name in _CONTENT}) for row in rows]
-        return sorted(found, key=lambda content: (content.session_id, *content_order(content)))
+        found = self._current_of(self._contents, session_ids)
+        return read_contents(found) if found else []
 
     def max_revision(self) -> int:
         """The highest revision written in full; -1 when none is."""
@@ -324,8 +293,9 @@ class TurnTable:
         return -1 if number is None else number
 
     def sessions_changed_since(self, revision: int) -> list[str]:
-        """The sessions with a turn or a text of a higher revision, sorted."""
-        found: set[str] = set()
+        """The sessions with a turn or a text of a higher revision, in order of the first day on
+        which they have one, then of id: so their files are read one after the other."""
+        first_days: dict[str, str] = {}
         for table in (self._turns, self._contents):
             name = table.log.schema.name
             files = [
@@ -334,16 +304,28 @@ class TurnTable:
                 if file.max_revision is None or file.max_revision > revision
             ]
             rows = self._queries.run(
-                f"SELECT DISTINCT session_id FROM {name}_rows WHERE revision > ?",  # noqa: S608
+                f"""SELECT session_id, min(day) AS day FROM {name}_rows WHERE revision > ?
+                    GROUP BY session_id""",  # noqa: S608
                 [revision],
                 files={name: files},
             )
-            found.update(rows["session_id"].to_pylist())
-        return sorted(found)
+            found = to_columns(rows)
+            for session_id, day in zip(found["session_id"], found["day"], strict=True):
+                first_days[session_id] = min(day, first_days.get(session_id, day))
+        return sorted(first_days, key=lambda session_id: (first_days[session_id], session_id))
 
-    def _current_of(self, table: RevisedRows, session_ids: Collection[str]) -> list[dict[str, Any]]:
+    def survey(self, session_ids: Collection[str]) -> list[SessionRows]:
+        """How large each of the sessions is and a digest of its rows, in the given order; of those
+        that have any. Texts are not read."""
+        files = {
+            table.log.schema.name: table.session_files.holding(session_ids)
+            for table in (self._turns, self._contents)
+        }
+        return survey(self._queries, session_ids, files)
+
+    def _current_of(self, table: RevisedRows, session_ids: Collection[str]) -> dict[str, list[Any]]:
         if not session_ids:
-            return []
+            return {}
         name = table.log.schema.name
         files = table.session_files.holding(session_ids)
         rows = self._queries.run(
@@ -351,39 +333,7 @@ class TurnTable:
             files={name: files},
             sessions=session_ids,
         )
-        return to_rows(rows)
-
-
-def turn_order(turn: Turn) -> tuple[str, int, int, str]:
-    return turn.session_id, turn.started_at_us, turn.sequence, turn.turn_id
-
-
-def content_order(content: Content) -> tuple[int, int, str]:
-    """Total: two texts that agree in all of it are the same text."""
-    return content.at_us, content.sequence, repr(content)
-
-
-def read_turn(row: dict[str, Any]) -> Turn:
-    """A column that a row is too old to have reads as the field's default."""
-    calls = tuple(ToolCall(**call) for call in row["tool_calls"] or ())
-    return Turn(
-        **{name: row[name] for name in _TURN if row[name] is not None or name not in _LATER},
-        usage=TokenUsage(*(row[name] for name in _USAGE)),
-        tool_calls=calls,
-        sources=tuple(row["sources"] or ()),
-    )
-
-
-def _turn_row(turn: Turn) -> dict[str, Any]:
-    row = plain(turn, _TURN)
-    row.update(plain(turn.usage, _USAGE))
-    row["tool_calls"] = [plain(call, _CALL) for call in turn.tool_calls]
-    row["sources"] = list(turn.sources)
-    return row
-
-
-def _content_row(content: Content) -> dict[str, Any]:
-    return plain(content, _CONTENT)
+        return to_columns(rows)
 
 
 def _charged(row: Mapping[str, Any]) -> Charged | None:

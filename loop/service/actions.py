@@ -40,9 +40,14 @@ class Actions:
     def evaluate(self, document: dict[str, Any]) -> dict[str, Any]:
         from loop.service.evaluation_stage import evaluate_changed
 
-        report = evaluate_changed(
-            self._parts.lake, self._parts.stage_log, everything=flag(document, "everything")
-        )
+        work = self._parts.work
+        with work.running("evaluation"):
+            report = evaluate_changed(
+                self._parts.lake,
+                self._parts.stage_log,
+                everything=flag(document, "everything"),
+                on_progress=work.note_count("sessions"),
+            )
         return {
             "sessions": report.sessions,
             "unscored": report.unscored,

@@ -1,23 +1,28 @@
-"""Scores sessions that changed, and clusters those that went badly."""
+"""Scores sessions that changed, or that an evaluator has not judged yet, and only those."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evaluators import default_evaluators
-from evaluators.contract import Evaluator, digest_trace
+from evaluators.contract import Evaluator, digest_config, digest_trace, identity_of
 from evaluators.registry import evaluate_safely
-from evaluators.session_quality import quality_of
+from evaluators.session_quality import QUALITY_WEIGHTS, combine
 from loop.control.stage_progress import StageLog
-from loop.domain.scores import QUALITY, Score
+from loop.domain.scores import QUALITY, JudgementIdentity, Score
 from loop.domain.turns import SessionTrace
 from loop.lake import Lake
+from loop.lake.score_table import Judgement
+from loop.lake.session_survey import SessionRows
 
 QUALITY_VERSION = "1"
-SESSIONS_PER_BATCH = 200
-"""Bounds the memory of one pass: traces of so many sessions are held at a time."""
+SURVEYED_SESSIONS = 5_000
+"""Sessions of which sizes and judgements are held at a time; never their texts."""
+BATCH_CHARS = 24_000_000
+BATCH_TURNS = 12_000
+"""Traces are held up to these sizes, or of one session: they bound the memory of a pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,70 +43,146 @@ def evaluate_changed(
 ) -> EvaluationReport:
     """Evaluates every session that changed since the last pass (or all), and writes the scores.
 
-    A session whose trace and evaluators are those of the scores that it has is not scored again,
-    so the pass can end at any point, be run again, and costs only what is new.
+    An evaluator judges a session only where it has not judged what is stored of it now under the
+    same identity. So a pass can end at any point and be run again, costs only what is new, and a
+    new version of one evaluator makes no other judge again. Where an identity is new, all sessions
+    are looked at.
     """
     evaluators = evaluators or default_evaluators()
+    wanted = (*map(identity_of, evaluators), quality_identity(evaluators))
+    known_as = f"judged as {digest_config([identity_key(identity) for identity in wanted])}"
     progress = stage_log.read("evaluate")
+    # Read before the list of sessions: what is stored from here on is seen by the next pass.
     revision = lake.max_revision()
-    session_ids = sorted(lake.sessions_changed_since(-1 if everything else progress.revision))
+    everything = everything or progress.note != known_as
+    session_ids = lake.sessions_changed_since(-1 if everything else progress.revision)
     done = unscored = unchanged = 0
-    for start in range(0, len(session_ids), SESSIONS_PER_BATCH):
-        chunk = session_ids[start : start + SESSIONS_PER_BATCH]
-        current = lake.scores_of(chunk)
-        stored = _judgements(current)
-        valueless = {s.session_id for s in current if s.evaluator == QUALITY and not s.is_scored}
-        scores: list[Score] = []
-        for trace in lake.load_traces(chunk):
-            if _wanted(trace, evaluators) <= stored.get(trace.session_id, frozenset()):
-                unchanged += 1
-                unscored += trace.session_id in valueless
-                continue
-            session_scores = evaluate_session(trace, evaluators)
-            unscored += not session_scores[-1].is_scored
-            scores += session_scores
-        lake.write_scores(scores)
-        done += len(chunk)
+    for start in range(0, len(session_ids), SURVEYED_SESSIONS):
+        group = session_ids[start : start + SURVEYED_SESSIONS]
+        judged = lake.judgements_of(group)
+        surveyed = {rows.session_id: rows for rows in lake.survey(group)}
+        stale = [
+            rows
+            for rows in surveyed.values()
+            if not _is_judged(judged.get(rows.session_id, {}), wanted, rows)
+        ]
+        for batch in _batches(stale):
+            scores: list[Score] = []
+            for trace in lake.load_traces(batch):
+                stored = judged.setdefault(trace.session_id, {})
+                made = _judge_anew(trace, evaluators, wanted, stored)
+                unchanged += not made
+                rows = surveyed[trace.session_id]
+                scores += [replace(score, rows_digest=rows.digest) for score in made]
+                stored.update({score.evaluator: _judgement(score) for score in made})
+            lake.write_scores(scores)
+            done += len(batch)
+            on_progress(done, len(session_ids))
+        unchanged += len(surveyed) - len(stale)
+        unscored += sum(_is_unscored(judged.get(session_id, {})) for session_id in surveyed)
+        done = start + len(group)
         on_progress(done, len(session_ids))
-    if session_ids:
+    if session_ids or progress.note != known_as:
         now_us = time.time_ns() // 1000
-        stage_log.record("evaluate", revision=revision, at_us=now_us, done=done)
+        stage_log.record("evaluate", revision=revision, at_us=now_us, done=done, note=known_as)
     return EvaluationReport(done, unscored, revision, unchanged)
 
 
-_Judgement = tuple[str, str, str]  # evaluator, version, digest of the trace
+def quality_identity(evaluators: Sequence[Evaluator]) -> JudgementIdentity:
+    """Of the combined score: it changes with those that it combines."""
+    combined = [
+        identity_key(identity_of(evaluator))
+        for evaluator in evaluators
+        if evaluator.name in QUALITY_WEIGHTS
+    ]
+    return JudgementIdentity(QUALITY, QUALITY_VERSION, digest_config(QUALITY_WEIGHTS, combined))
 
 
-def _judgements(scores: Collection[Score]) -> dict[str, set[_Judgement]]:
-    found: dict[str, set[_Judgement]] = {}
-    for score in scores:
-        judgement = (score.evaluator, score.evaluator_version, score.input_digest)
-        found.setdefault(score.session_id, set()).add(judgement)
-    return found
+def identity_key(identity: JudgementIdentity) -> list[str]:
+    return [identity.evaluator, identity.version, identity.config_digest]
 
 
-def _wanted(trace: SessionTrace, evaluators: Sequence[Evaluator]) -> set[_Judgement]:
+def _is_judged(
+    stored: Mapping[str, Judgement], wanted: Collection[JudgementIdentity], rows: SessionRows
+) -> bool:
+    """Whether each of the judgements wanted is there and was made of the rows as they are."""
+    for identity in wanted:
+        judgement = stored.get(identity.evaluator)
+        if judgement is None or judgement.identity != identity:
+            return False
+        if judgement.rows_digest != rows.digest:
+            return False
+    return True
+
+
+def _batches(stale: Sequence[SessionRows]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    chars = turns = 0
+    for rows in stale:
+        if batch and (chars + rows.chars > BATCH_CHARS or turns + rows.turns > BATCH_TURNS):
+            yield batch
+            batch, chars, turns = [], 0, 0
+        batch.append(rows.session_id)
+        chars += rows.chars
+        turns += rows.turns
+    if batch:
+        yield batch
+
+
+def _judge_anew(
+    trace: SessionTrace,
+    evaluators: Sequence[Evaluator],
+    wanted: Sequence[JudgementIdentity],
+    stored: Mapping[str, Judgement],
+) -> list[Score]:
+    """The scores that are missing, with ``quality`` if any of them, or it, is."""
     digest = digest_trace(trace)
-    named = [(evaluator.name, evaluator.version, digest) for evaluator in evaluators]
-    return {*named, (QUALITY, QUALITY_VERSION, digest)}
 
+    def is_there(identity: JudgementIdentity) -> bool:
+        judgement = stored.get(identity.evaluator)
+        return (
+            judgement is not None
+            and judgement.identity == identity
+            and judgement.input_digest == digest
+        )
 
-def evaluate_session(trace: SessionTrace, evaluators: Sequence[Evaluator]) -> list[Score]:
-    """The scores of each evaluator, and last their combination as ``quality``."""
     now_us = time.time_ns() // 1000
     scores = [
-        replace(evaluate_safely(evaluator, trace), scored_at_us=now_us) for evaluator in evaluators
+        replace(evaluate_safely(evaluator, trace), scored_at_us=now_us)
+        for evaluator, identity in zip(evaluators, wanted, strict=False)
+        if not is_there(identity)
     ]
-    value = quality_of(scores)
-    coverage = sum(score.is_scored for score in scores) / len(scores)
-    quality = Score(
+    if not scores and is_there(wanted[-1]):
+        return []
+    values: dict[str, float | None] = {evaluator.name: None for evaluator in evaluators}
+    values |= {name: stored[name].value for name in values if name in stored}
+    values |= {score.evaluator: score.value for score in scores}
+    return [*scores, _combine(trace, values, wanted[-1], now_us)]
+
+
+def _combine(
+    trace: SessionTrace,
+    values: Mapping[str, float | None],
+    identity: JudgementIdentity,
+    now_us: int,
+) -> Score:
+    value = combine(values)
+    return Score(
         session_id=trace.session_id,
         evaluator=QUALITY,
-        evaluator_version=QUALITY_VERSION,
+        evaluator_version=identity.version,
+        config_digest=identity.config_digest,
         value=value,
         unscored_reason="" if value is not None else "no evaluator could score this session",
-        coverage=coverage,
+        coverage=sum(value is not None for value in values.values()) / len(values),
         scored_at_us=now_us,
         input_digest=digest_trace(trace),
     )
-    return [*scores, quality]
+
+
+def _judgement(score: Score) -> Judgement:
+    return Judgement(score.identity, score.input_digest, score.rows_digest, score.value)
+
+
+def _is_unscored(stored: Mapping[str, Judgement]) -> bool:
+    return QUALITY in stored and stored[QUALITY].value is None

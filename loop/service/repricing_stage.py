@@ -92,7 +92,7 @@ def price_anew(
 
 def noting(parts: Parts, words: str) -> OnProgress:
     """Tells whoever looks at the work of this process how far it is."""
-    return lambda done, total: parts.work.note(f"{done:,} of {total:,} {words}")
+    return parts.work.note_count(words)
 
 
 def finish_pending(parts: Parts) -> None:

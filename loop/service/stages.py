@@ -40,7 +40,10 @@ def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
 
 
 def evaluate(parts: Parts) -> bool:
-    report = evaluation_stage.evaluate_changed(parts.lake, parts.stage_log)
+    with parts.work.running("evaluation"):
+        report = evaluation_stage.evaluate_changed(
+            parts.lake, parts.stage_log, on_progress=parts.work.note_count("sessions")
+        )
     return report.sessions > 0
 
 

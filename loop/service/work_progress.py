@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,10 @@ class WorkProgress:
             row = self._running.get(threading.get_ident())
             if row is not None:
                 row["step"] = step
+
+    def note_count(self, words: str) -> Callable[[int, int], None]:
+        """A callback that notes how many of how many are done."""
+        return lambda done, total: self.note(f"{done:,} of {total:,} {words}")
 
     def rows(self) -> list[dict[str, Any]]:
         """``verb``, ``step`` and ``started_at_us`` of each that runs, the oldest first."""
