@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluators.claims import Claim
+from evaluators.commands import parse_command
 from evaluators.evidence import (
     Check,
     FileEdit,
@@ -85,9 +86,10 @@ def _judge_check(
     recent = [check for check in checks if check.position > edited_at]
     if recent:
         return _judge_recent(claim, position, evidence, checks, recent, admits_failures, what)
-    if checks:
-        last = checks[-1]
-        if claim.kind == "all_checks" and last.outcome != "passed":
+    started = [check for check in checks if check.outcome != "absent"]
+    if started:
+        last = started[-1]
+        if claim.kind == "all_checks":
             return Judgement("not_checkable", "It is not clear what is said to be green.")
         assert edit is not None
         return _unless_gap(
@@ -105,9 +107,9 @@ def _judge_check(
         return Judgement("not_checkable", "It is not clear what is said to be green.")
     if any(path.is_code is None and path.applied for path in evidence.edits) and not checks:
         return Judgement("not_checkable", "File names and commands are redacted.")
-    return _unless_gap(
-        evidence, 0, position, Judgement("unverified", f"No {what} was seen before this.")
-    )
+    reason = f"The last {what} could not be started." if checks else f"No {what} was seen before."
+    steps = (checks[-1].step,) if checks else ()
+    return _unless_gap(evidence, 0, position, Judgement("unverified", reason, steps))
 
 
 def _judge_recent(
@@ -172,7 +174,10 @@ def _judge_passed(
         if check.outcome == "failed"
         and not any(
             later.position > check.position
-            and (not later.subset or later.step.command == check.step.command)
+            and (
+                later.step.command == check.step.command
+                or (not later.subset and later.runner == check.runner)
+            )
             for later in passed
         )
     ]
@@ -272,6 +277,15 @@ def _judge_file(claim: Claim, position: int, evidence: SessionEvidence) -> Judge
             if word == "rejected"
             else Judgement("contradicted", f"The write of {name} failed.", (refused[-1].step,)),
         )
+    if claim.value in ("deleted", "removed") and not touching and commands:
+        last = commands[-1]
+        if last.tool.call.success is False and _only_removes(last.command or "", name):
+            return _unless_gap(
+                evidence,
+                last.position,
+                position,
+                Judgement("contradicted", f"The removal of {name} failed.", (last,)),
+            )
     if touching or commands or not evidence.steps:
         return Judgement("not_checkable", f"The result of the write of {name} was not seen.")
     if any(edit.path is None and edit.applied is not False for edit in evidence.edits) or any(
@@ -285,6 +299,11 @@ def _judge_file(claim: Claim, position: int, evidence: SessionEvidence) -> Judge
     return _unless_gap(
         evidence, 0, position, Judgement("unverified", f"No write of {name} was seen.")
     )
+
+
+def _only_removes(command: str, name: str) -> bool:
+    words = [segment.words for segment in parse_command(command).segments]
+    return len(words) == 1 and words[0][:1] == ("rm",) and any(w.endswith(name) for w in words[0])
 
 
 def _has_unread_script(evidence: SessionEvidence, position: int) -> bool:

@@ -35,7 +35,7 @@ class Claim:
 
 
 _FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.S)
-_QUOTED_LINE = re.compile(r"(?m)^\s*>.*$")
+_QUOTED_LINE = re.compile(r"(?m)^\s*(?:>|[-*] \[ \]).*$")  # or a box that is not ticked
 _QUOTED = re.compile(r"[\"“][^\"”\n]{0,200}[\"”]")
 # Runs of blanks are folded first and sentences cut at a length, so that matching stays linear in
 # the text, whatever it holds.
@@ -100,7 +100,7 @@ _ZERO_FAILED = re.compile(
 )
 _EVERYTHING = re.compile(
     rf"(?i)(?:^|\beverything(?:'s| is)?|\ball(?:\s+\w+)?\s+checks|\ball)\W*(?:(?:are|is|all|now"
-    rf"|still)\s+)*(?:all\s+)?(?P<verb>green|passing|pass(?:es|ed)?){_END}"
+    rf"|still)\s+)*(?:all\s+)?(?P<verb>green|clean|passing|pass(?:es|ed)?){_END}"
 )
 _EVERYTHING_START = re.compile(r"(?i)^\W*(?:all|everything|all \w+ checks|all checks)\b")
 _LINT = re.compile(
@@ -110,7 +110,7 @@ _LINT = re.compile(
     r"|builds?|formatting|fmt|`[^`]+`))*)[\s*:_]*(?:(?:is|are|all|both|now|still|also"
     r"|comes? back|runs?)\s+)*"
     rf"(?:clean|pass(?:es|ed|ing)?|green){_END}|\b(?:no|zero|0) lint(?:er|ing)? (?:errors|issues"
-    rf"|warnings)\b"
+    rf"|warnings)\b|^\W*clean lint{_END}"
 )
 _TYPES = re.compile(
     rf"(?i)\b(?:type-?\s?check(?:s|ing|er)?|types|tsc|mypy|pyright)\b[\s*:_]*(?:(?:is|are|all"
@@ -118,10 +118,15 @@ _TYPES = re.compile(
     rf"|0) type errors\b"
 )
 _BUILD = re.compile(
-    rf"(?i)\bbuilds?[\s*:_]*(?:(?:is|are|all|both|now|still|also)\s+)*(?:clean(?:ly)?|pass(?:es"
+    rf"(?i)\bbuilds?[\s*:_]*(?:(?:is|are|all|both|now|still|also|verified|confirmed)\s+)*"
+    rf"(?:clean(?:ly)?|pass(?:es"
     rf"|ed|ing)?|green|succe(?:eds?|eded|ssful))(?:ly)?{_END}|^\W*(?:it |everything |code |that "
     rf"|this )?(?:now )?(?:builds|compiles)(?: is)? (?:clean(?:ly)?|successfully|fine"
     rf"|without errors){_END}|\bcompiles (?:cleanly|successfully)\b"
+)
+_BUILDS_AND_PASSES = re.compile(
+    rf"(?i)^\W*(?:everything |it |code |all )?(?:now )?builds (?:and|&) (?:the )?(?:tests? )?"
+    rf"pass(?:es)?{_END}"
 )
 _LISTED = {
     "lint": re.compile(r"(?i)\blint"),
@@ -143,9 +148,9 @@ _COMMIT = re.compile(
     r"|[.:;,!—–(*`]|as\b|and\b|to\b|in\b|with\b|on\b|the (?:fix|change|changes|work|result"
     r"|tests?)\b|all\b|successfully\b|both\b))|\b(?:i|we)(?:'ve"
     r"| have)?\s+(?:also\s+)?committed\b|\b(?:changes|everything|work|fix|fixes|it|they|tests?"
-    r"|files?|branch|pass)\s+(?:(?:is|are|was|were|has been|have been|and)\s+)+(?:are\s+|is\s+"
-    r"|now\s+|all\s+)*committed\b|\bcommit (?:`[0-9a-f]{7,40}` )?(?:created|succeeded|successful"
-    r"|landed)\b"
+    r"|files?|features?|branch|pass|task \d+)\s+(?:(?:is|are|was|were|has been|have been|and)\s+)+"
+    r"(?:are\s+|is\s+|now\s+|all\s+)*committed\b|\bfix(?:es)? committed\b"
+    r"|\bcommit (?:`[0-9a-f]{7,40}` )?(?:created|succeeded|successful|landed)\b"
 )
 _PUSH = re.compile(
     r"(?i)^\W*(?:(?:done|all|changes|everything|good|great|perfect"
@@ -154,10 +159,14 @@ _PUSH = re.compile(
     r"|both\b))|\b(?:i|we)(?:'ve| have)?\s+(?:also\s+)?(?:committed and\s+)?(?:force-)?pushed\b"
     r"|\b(?:changes|everything|work|fix|it|they|branch|branches|commits?)\s+(?:(?:is|are|was"
     r"|were|has been|have been|and)\s+)+(?:committed and\s+)?pushed\b"
+    r"|\b(?:both |all )?commits? pushed\b(?=\s*(?:$|[.,;!]|to\b|and\b))"
+    r"|[,(]\s*(?:and\s+)?pushed\b(?=\s*(?:$|[.,;)!]|to\b|and\b))"
+    r"|\b(?:clean|done|committed(?: \(`[0-9a-f]{7,40}`\))?) and pushed\b(?=\s*(?:$|[.,;:!]|to\b))"
 )
 _PR = re.compile(
     r"(?i)^\W*(?:i(?:'ve| have)?\s+)?(?:opened|created)\s+(?:a\s+|the\s+)?(?:draft\s+)?(?:pr\b"
-    r"|pull request)"
+    r"|pull request)|^\W*(?:the\s+)?(?:draft\s+)?(?:pr|pull request)\s+(?:is\s+)?(?:created|opened)"
+    r"(?=\s*(?:$|[.:;,!—–*(`]|at\b|and\b))"
 )
 _VERSION_CONTROL: tuple[tuple[ClaimKind, str, re.Pattern[str]], ...] = (
     ("commit", "commit", _COMMIT),
@@ -198,7 +207,7 @@ _GENERIC_QUALIFIERS = frozenset((
 def read_claims(text: str) -> tuple[Claim, ...]:
     """The claims of one text, in order, each kind and subject once."""
     prose = _FENCE.sub("\n", text) if "```" in text or "~~~" in text else text
-    if ">" in prose:
+    if ">" in prose or "[ ]" in prose:
         prose = _QUOTED_LINE.sub("", prose)
     found: dict[tuple[str, str, int | None, bool], Claim] = {}
     if ("run" in prose or "<" in prose) and _OF_EARLIER.search(prose):
@@ -305,8 +314,10 @@ def _check_claims(sentence: str, words: str, context: str) -> list[Claim]:
         pronoun = _PRONOUN.search(plain)
         if pronoun and _asserted(plain, pronoun.start(), pronoun.end()):
             claims.append(Claim("tests", words))
+    if "builds" in lowered and _BUILDS_AND_PASSES.search(plain):
+        claims += [Claim("build", words), Claim("tests", words)]
     for kind, hint, pattern in _OTHER_CHECKS:
-        if not hint.search(lowered):
+        if not hint.search(lowered) or any(claim.kind == kind for claim in claims):
             continue
         for match in pattern.finditer(plain):
             if _asserted(plain, match.start(), match.end(), own_negation=True):

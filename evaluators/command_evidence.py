@@ -29,6 +29,7 @@ from evaluators.runners import Runner, recognise
 
 _REDIRECT = re.compile(r"(?<![0-9&<])>{1,2}\s*([^\s&|;<>()]+)")
 _COMMIT_DONE = re.compile(r"(?m)^\[[^\]\n]*?\b([0-9a-f]{7,40})\]")
+_FILES_COMMITTED = re.compile(r"(?m)^ \d+ files? changed, \d+ (?:insertion|deletion)")
 _PUSH_DONE = re.compile(r"(?m)^To \S+|Everything up-to-date|->\s+\S+\s*$")
 _OTHER_VERSION_CONTROL = frozenset(("gt", "jj", "hub", "sl", "svn", "hg", "glab"))
 _PRINTS_FILES = frozenset(
@@ -43,6 +44,9 @@ _HOOK = re.compile(
 )
 _OTHER_TREE = frozenset(
     ("stash", "worktree", "switch", "merge", "rebase", "pull", "cherry-pick", "bisect")
+)
+_CODE = re.compile(
+    r"\.(?:py|pyi|js|jsx|ts|tsx|mjs|cjs|go|rs|java|kt|rb|ex|exs|c|cc|cpp|h|hpp|cs|swift|php|scala|vue)$"
 )
 _SCRATCH = ("/tmp/", "/var/tmp/", "-")  # noqa: S108
 
@@ -75,13 +79,13 @@ def read_command(step: Step, lists: EvidenceLists) -> None:
         if not words:
             continue
         program = words[0]
-        if program == "git":
+        if program == "git" and words[1:2] not in (("rm",), ("mv",)):
             _read_git(step, position, line, index, words, output, lists)
         elif program == "gh" and words[1:3] == ("pr", "create"):
             lists.git_actions.append(
                 GitAction(position, step, "pr", _succeeded(tool.call.success, line, index))
             )
-        elif program in _OTHER_VERSION_CONTROL:
+        elif program in _OTHER_VERSION_CONTROL or _shows_other_runs(words):
             lists.gaps.append(position)
         elif tool.call.success is not False:
             path = _written_path(segment.text, words)
@@ -96,11 +100,19 @@ def read_command(step: Step, lists: EvidenceLists) -> None:
         _read_incidental_summary(step, line, output, lists)
 
 
+def _shows_other_runs(words: tuple[str, ...]) -> bool:
+    """Does it run or show checks elsewhere: a pipeline in a container or at the host?"""
+    return words[0] == "act" or words[:3] == ("gh", "pr", "checks") or words[:2] == ("gh", "run")
+
+
 def _written_path(text: str, words: tuple[str, ...]) -> str | None:
     if words[0] == "sed" and any(word.startswith("-i") for word in words[1:]):
         return words[-1]
     if words[0] in ("cp", "mv") and len(words) > 2 and not words[-1].startswith(_SCRATCH):
         return words[-1] if "." in words[-1].rsplit("/", 1)[-1] else None
+    if words[0] == "rm" or words[:2] in (("git", "rm"), ("git", "mv")):
+        targets = [word for word in words[1:] if not word.startswith("-")]
+        return targets[-1] if targets and _CODE.search(targets[-1]) else None
     if words[0] == "patch" or words[:2] == ("perl", "-pi"):
         return words[-1] if len(words) > 1 else "patch"
     if words[0] == "tee":
@@ -140,8 +152,8 @@ def _read_git(
     if verb == "commit" and "--dry-run" not in arguments:
         commits = tuple(_COMMIT_DONE.findall(output)) if output else ()
         succeeded = True if commits else _succeeded(success, line, index)
-        if output and "nothing to commit" in output:
-            succeeded = None
+        if succeeded is None and output and _FILES_COMMITTED.search(output):
+            succeeded = True
         lists.git_actions.append(GitAction(position, step, "commit", succeeded, commits))
         if succeeded is not False and (output is None or _HOOK.search(output)):
             lists.gaps.append(position)  # a hook may have run checks

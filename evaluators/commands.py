@@ -241,6 +241,8 @@ def _words(raw: str) -> tuple[str, ...]:
     words = found[position:]
     if words:
         program = words[0].rsplit("/", 1)[-1] if "/" in words[0] else words[0]
+        if program == "test" and "/" in words[0]:
+            return ("run_test", *words[1:])  # a project's own script, not the shell's test
         if program.startswith("python") and words[1:2] == ["-m"] and len(words) > 2:
             return tuple(words[2:])
         if program in ("python", "python3") and len(words) > 1 and words[1].endswith(".py"):

@@ -48,13 +48,16 @@ _PYTEST_WORDS = (
     "no tests ran",
 )
 _PYTEST_PART = re.compile(r"(\d+) (failed|passed|skipped|error)")
+_SYMPY_PART = re.compile(r"(\d+) (passed|failed|exceptions|skipped)")
 _PYTEST_EMPTY = re.compile(r"(?m)^=*\s*no tests ran\b|^collected 0 items")
 _UNITTEST = re.compile(r"(?m)^Ran (\d+) tests? in [\d.]+s\s*\n+\s*(OK|FAILED|NO TESTS RAN)([^\n]*)")
 _UNITTEST_PART = re.compile(r"(?<!expected )(failures|errors|skipped)=(\d+)")
 _JEST = re.compile(r"(?m)^\s*Tests:\s+(.*\btotal)\s*$")
 _VITEST = re.compile(r"(?m)^\s*Tests\s{2,}(.*\(\d+\))\s*$|^\s*Tests\s+(\d+ (?:failed|passed).*)$")
 _WORDED_COUNT = re.compile(r"(\d+) (failed|passed|skipped|todo|pending|total)")
-_NO_FILES = re.compile(r"No test files found|No tests found|no tests to run\]?\s*\Z")
+_NO_FILES = re.compile(
+    r"No test files found|No tests (?:were )?found|no tests to run\]?\s*\Z|\[no test files\]"
+)
 _CARGO = re.compile(r"test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; (\d+) ignored")
 _NEXTEST = re.compile(r"Summary \[[^\]\n]{0,40}\] +(\d+)(?:/\d+)? tests? run: (\d+) passed(.*)")
 _GO_OK = re.compile(r"(?m)^ok\s+\S+")
@@ -114,6 +117,15 @@ def _pytest(text: str) -> TestCounts | None:
     return _sum_counts(found)
 
 
+def _sympy(text: str) -> TestCounts | None:
+    found = []
+    for line in re.findall(r"tests finished: ([^\n]*)", text):
+        counts = {name: int(number) for number, name in _SYMPY_PART.findall(line)}
+        failed = counts.get("failed", 0) + counts.get("exceptions", 0)
+        found.append((counts.get("passed", 0), failed, counts.get("skipped", 0)))
+    return _sum_counts(found) if found else None
+
+
 def _unittest(text: str) -> TestCounts | None:
     found = []
     for ran, word, details in _UNITTEST.findall(text):
@@ -155,6 +167,8 @@ def read_test_counts(output: str) -> TestCounts | None:
         counts = _pytest(text)
         if counts is not None:
             return counts
+    if "tests finished: " in text:
+        return _sympy(text)
     if "no tests ran" in text or "collected 0 items" in text:
         return TestCounts(0, 0, empty=True)
     if "Ran " in text and " in " in text:
@@ -240,14 +254,15 @@ _LESS_COMMON = (
 )
 
 _CHECK_FAILED = re.compile(
-    r"error TS\d+|Found [1-9]\d* errors?\b|\b[1-9]\d* problems? \([1-9]\d* errors?"
+    r"error TS\d+|Found [1-9]\d* errors?\b(?! \(\d+ fixed, 0 remaining)"
+    r"|\b[1-9]\d* problems? \([1-9]\d* errors?"
     r"|(?m:^[1-9]\d* errors?, \d+ warnings?)|(?m:^(?:\[[\w:-]+\] )?[1-9]\d* issues?[:.])"
     r"|BUILD FAIL(?:ED|URE)|exited with code [1-9]|ERROR task failed|Some (?:errors"
     r"|warnings) were emitted|npm ERR!|ELIFECYCLE|(?m:^error(?:\[E\d+\])?: )|Failed to compile"
     r"|\bBuild failed\b"
 )
 _CHECK_PASSED = re.compile(
-    r"All checks passed!|Success: no issues found|(?m:^(?:\[[\w:-]+\] )?0 issues\.)"
+    r"All checks passed!|\(\d+ fixed, 0 remaining\)|Success: no issues found|(?m:^(?:\[[\w:-]+\] )?0 issues\.)"
     r"|No fixes applied|\bBuild success\b|found no issues|BUILD SUCCESS(?:FUL)?"
     r"|No ESLint warnings or errors|Found 0 errors|(?m:^0 errors, )|(?m:^\s*Finished )"
     r"|\bbuilt in [\d.]+m?s\b|Compiled successfully|no problems found"

@@ -112,6 +112,7 @@ _SCRIPT_KIND = (
     (re.compile(r"^(?:.*[:_-])?(?:build|compile)(?:$|[:_-])", re.I), "build"),
 )
 _TEST_SCRIPT = re.compile(r"^(?:run[-_]?)?(?:all[-_]?)?tests?(?:\.(?:sh|py))?$", re.I)
+_TEST_MODULE = re.compile(r"^(?:test_\w+|\w+_test)\.py$")
 _NOT_A_RUN = frozenset((
     "--version", "-V", "--help", "-h", "--collect-only", "--co", "-list", "--list",
     "--list-tests", "--listTests", "--init", "--showConfig", "--show-config", "--dry-run", "-n",
@@ -122,7 +123,9 @@ _SELECTION_FLAGS = frozenset((
     "--package", "-R", "--testPathPattern", "--exact", "--tests", "--changed", "-o",
     "--findRelatedTests", "--related",
 ))  # fmt: skip
-_SELECT_BY_NAME = frozenset(("cargo test", "vitest", "jest", "mix test", "go test", "unittest"))
+_SELECT_BY_NAME = frozenset((
+    "cargo test", "vitest", "jest", "mix test", "go test", "unittest", "django", "runtests.py",
+))  # fmt: skip
 _PATH_LIKE = re.compile(r"[/\\]|\.\w{1,5}$|::")
 _WHOLE_PATHS = frozenset((
     "tests", "tests/", "test", "test/", "./tests", "./test", ".", "./", "./...", "src", "spec",
@@ -173,6 +176,8 @@ def recognise(words: tuple[str, ...]) -> Runner | None:
         found = ("lint", "gofmt")
     elif _TEST_SCRIPT.match(program) and program != "test":
         found = ("tests", program)
+    elif _TEST_MODULE.match(program):
+        return Runner("tests", program, subset=True)
     if found is None or any(word in _NOT_A_RUN for word in rest):
         return None
     if found[1] == "go test" and "-c" in rest:
@@ -230,6 +235,9 @@ def _script_kind(script: str) -> CheckKind | None:
 def _is_subset(runner: str, rest: tuple[str, ...]) -> bool:
     takes_value = False
     for word in rest:
+        if word.lstrip("0123456789&") in (">", ">>", "<"):
+            takes_value = True  # a redirection's file is no test
+            continue
         if takes_value:
             takes_value = False
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ ADVERSE = ("contradicted", "stale")
 
 def build(case: dict[str, Any]) -> SessionTrace:
     turns = []
-    for number, (name, given, outcome, output) in enumerate(case["steps"], 1):
+    for number, (name, given, outcome, output, *state) in enumerate(case["steps"], 1):
         agent_id = "a1" if name.startswith("@sub:") else ""
         call = tool(f"t{number}", name.removeprefix("@sub:"), given, outcome, output)
+        call = replace(call, output_state=state[0]) if state else call
         turns.append(turn(number, call, agent_id=agent_id))
     closing = turn(len(turns) + 1, text=case["claim"])
     return trace(*turns, closing, prompts=[prompt(1, "Fix it.")])

@@ -61,7 +61,7 @@ def test_whose_exit_status_is_seen(command: str, covered: bool, attributed: bool
         ("./gradlew :app:test", ("tests", "gradlew", False)),
         ("mvn -q verify", ("tests", "mvn", False)),
         ("./run_tests.sh", ("tests", "run_tests.sh", False)),
-        ("python manage.py test shop", ("tests", "django", False)),
+        ("python manage.py test shop", ("tests", "django", True)),
         ("make test", ("tests", "make test", False)),
         ("ruff check .", ("lint", "ruff", False)),
         ("npx eslint src --ext .ts", ("lint", "eslint", False)),
