@@ -262,7 +262,8 @@ _CHECK_FAILED = re.compile(
     r"|\bBuild failed\b"
 )
 _CHECK_PASSED = re.compile(
-    r"All checks passed!|\(\d+ fixed, 0 remaining\)|Success: no issues found|(?m:^(?:\[[\w:-]+\] )?0 issues\.)"
+    r"All checks passed!|\(\d+ fixed, 0 remaining\)|Success: no issues found"
+    r"|(?m:^(?:\[[\w:-]+\] )?0 issues\.)"
     r"|No fixes applied|\bBuild success\b|found no issues|BUILD SUCCESS(?:FUL)?"
     r"|No ESLint warnings or errors|Found 0 errors|(?m:^0 errors, )|(?m:^\s*Finished )"
     r"|\bbuilt in [\d.]+m?s\b|Compiled successfully|no problems found"
