@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
@@ -19,6 +20,7 @@ from loop.service.demo.service_process import ServiceAddresses, read_ready_line
 
 READY_SECONDS = 60
 ENDED_SECONDS = 20
+SOON_SECONDS = 60.0  # a machine at work on other things may take long; a failure takes for ever
 FREE_PORTS = {
     "TURNWISE_HTTP": "127.0.0.1:0",
     "TURNWISE_OTLP_HTTP": "127.0.0.1:0",
@@ -42,6 +44,15 @@ def clean_environment(data_dir: Path, **changed: str) -> dict[str, str]:
         if not name.startswith(("TURNWISE_", "ANTHROPIC_"))
     }
     return {**kept, "TURNWISE_DATA_DIR": str(data_dir), **FREE_PORTS, **QUICK, **changed}
+
+
+def wait_until(look: Callable[[], Any], seconds: float = SOON_SECONDS) -> Any:
+    """What ``look`` finds, as soon as that is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+    return found
 
 
 class ServeProcess:

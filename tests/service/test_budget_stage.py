@@ -298,7 +298,7 @@ def test_the_edge_pauses_a_developers_device_and_lets_it_go_again(tmp_path: Path
         assert ask(addresses.edge, device_id="device-2", session="other").status_code == 200
         shown = json.loads(turnwise(data, "budget", "show", budget_id, "--json", *at).stdout)
         assert shown["state"] == "paused"
-        assert lag <= max(shown["enforcement_lag_seconds"], 5) + 5  # a busy machine takes longer
+        assert lag <= max(shown["enforcement_lag_seconds"], 5) + 20  # a busy machine takes longer
 
         override = ("budget", "override", budget_id, "--for", "1h", "--reason", "a release")
         assert turnwise(data, *override, *at).returncode == 0

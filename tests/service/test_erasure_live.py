@@ -11,9 +11,9 @@ from loop.lake import Lake
 from loop.service.assemble import assemble
 from loop.service.lake_keeping import LakeKeeper
 from loop.service.settings import load_settings
-from tests.service.service_process import api_request, serve_process
+from tests.service.service_process import api_request, serve_process, wait_until
 from tests.service.test_erasure import all_files, texts_in
-from tests.service.test_process_layout import drainer_of, wait_until
+from tests.service.test_process_layout import drainer_of
 from tests.service.test_serve import post_logs
 
 HERS, HIS = "5f0d2c1e-1111-4aaa-8000-00000000000a", "9e8d7c6b-2222-4bbb-8000-00000000000b"

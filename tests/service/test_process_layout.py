@@ -6,23 +6,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from loop.lake import Lake
 from tests.service.service_process import (
+    SOON_SECONDS,
     api_request,
     clean_environment,
     serve_process,
+    wait_until,
 )
-from tests.service.test_serve import VISIBLE_SECONDS, post_logs, spend_rows
-
-SOON_SECONDS = 20.0
+from tests.service.test_serve import post_logs, spend_rows
 
 
 def children_of(pid: int) -> list[int]:
@@ -45,14 +43,6 @@ def drainer_of(pid: int) -> int | None:
         if b"--supervised" in Path(f"/proc/{child}/cmdline").read_bytes():
             return child
     return None
-
-
-def wait_until(look: Callable[[], Any], seconds: float = SOON_SECONDS) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
-    return found
 
 
 def is_gone(pid: int) -> bool:
@@ -149,8 +139,7 @@ def test_receivers_and_drainer_run_as_processes_of_their_own(tmp_path: Path) -> 
             ).raise_for_status()
 
         post(1)
-        time.sleep(VISIBLE_SECONDS)
-        assert turns_of(tmp_path) == {"s": 1}
+        wait_until(lambda: turns_of(tmp_path) == {"s": 1})
         drainer.kill()  # the one that stands by takes over
         drainer.wait()
         post(2)

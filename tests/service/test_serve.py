@@ -20,9 +20,8 @@ import httpx
 import pytest
 
 from loop.service.demo.service_process import ServiceAddresses
-from tests.service.service_process import LOGS, api_request, serve_process, turnwise
+from tests.service.service_process import LOGS, api_request, serve_process, turnwise, wait_until
 
-VISIBLE_SECONDS = 3.0  # reads see everything that was acknowledged this long ago
 QUICK_END_SECONDS = 20.0  # well under what either request would wait
 TOKEN = "a-token-for-tests"
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
@@ -182,7 +181,9 @@ def test_what_was_acknowledged_is_read_and_foreign_callers_are_refused(tmp_path:
         assert post_logs(addresses, api_request("by-http", 1, 111)).status_code == 200
         with grpc.insecure_channel(addresses.otlp_grpc) as channel:
             channel.unary_unary(LOGS)(api_request("by-grpc", 1, 222), timeout=20)
-        time.sleep(VISIBLE_SECONDS)
+        wait_until(
+            lambda: len(spend_rows(httpx.get(f"{addresses.api}/v1/spend?by=session").text)) == 2
+        )
         asked = httpx.get(f"{addresses.api}/v1/spend?by=session").text
         by_api = turnwise(tmp_path, "spend", "by", "session", "--json", "--api", addresses.api)
         by_data = turnwise(

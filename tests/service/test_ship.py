@@ -6,17 +6,21 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from loop.domain.errors import Unavailable
 from loop.service.api_client import ApiClient
-from tests.service.service_process import clean_environment, serve_process, turnwise
+from tests.service.service_process import (
+    SOON_SECONDS,
+    clean_environment,
+    serve_process,
+    turnwise,
+    wait_until,
+)
 
 RECORDINGS = Path(__file__).parents[2] / "examples" / "recordings"
-WAIT_SECONDS = 40
 SECRET = "ghp_" + "a1B2c3D4" * 5
 
 
@@ -38,13 +42,6 @@ def follower(folder: Path, api: str) -> Iterator[subprocess.Popen[str]]:
         process.wait()
         assert process.stderr is not None
         process.stderr.close()
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not what():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.1)
 
 
 def turns_of(api: str, session_id: str) -> int:
@@ -84,11 +81,11 @@ def test_new_lines_arrive_once_through_restarts_of_both_sides(tmp_path: Path) ->
         addresses = server.wait_until_ready()
         api = addresses.api
         with follower(tmp_path, api):
-            wait_for(lambda: turns_of(api, "shipped") == 1)
+            wait_until(lambda: turns_of(api, "shipped") == 1)
         # The follower is gone; a line gets its end meanwhile and another one is added.
         session.write_text("\n".join([request_line(1), request_line(2), request_line(3)]) + "\n")
         with follower(tmp_path, api) as process:
-            wait_for(lambda: turns_of(api, "shipped") == 3)
+            wait_until(lambda: turns_of(api, "shipped") == 3)
             server.send(signal.SIGTERM)
             server.wait_until_ended()
             with session.open("a") as file:
@@ -96,9 +93,9 @@ def test_new_lines_arrive_once_through_restarts_of_both_sides(tmp_path: Path) ->
             host = api.removeprefix("http://")
             with serve_process(data, TURNWISE_HTTP=host) as again:
                 again.wait_until_ready()
-                wait_for(lambda: turns_of(api, "shipped") == 4)
+                wait_until(lambda: turns_of(api, "shipped") == 4)
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(WAIT_SECONDS) == 0
+                assert process.wait(SOON_SECONDS) == 0
                 shown = turnwise(tmp_path, "session", "show", "shipped", "--content", "--api", api)
                 assert "[REDACTED:github-token]" in shown.stdout
     assert not [
@@ -124,7 +121,7 @@ def test_once_sends_what_is_new_and_says_how_much(tmp_path: Path) -> None:
         assert first["imported"] > 0
         assert second["imported"] > 0
         assert third.stdout.startswith("0 lines")
-        wait_for(lambda: turns_of(api, source.stem) > 0)
+        wait_until(lambda: turns_of(api, source.stem) > 0)
     assert (tmp_path / "state" / "turnwise" / "ship.json").exists()
 
 
