@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loop.domain.errors import BadInput, NotFound
+from loop.domain.errors import BadInput, Conflict, NotFound
 from loop.domain.policies import BUCKETS
 from loop.domain.policy_documents import parse_policy
 from loop.service import rollout_stage
 from loop.service.assemble import Parts
 from loop.service.documents import flag, person, reason
+from loop.service.maintenance import writing_allowed
 from loop.service.readings import Readings, known_number
 from routing_policies import review
 
@@ -46,6 +47,7 @@ class Actions:
                 self._parts.lake,
                 self._parts.stage_log,
                 everything=flag(document, "everything"),
+                may_write=lambda: writing_allowed(self._parts.settings.data_dir),
                 on_progress=work.note_count("sessions"),
             )
         return {
@@ -57,7 +59,14 @@ class Actions:
     def cluster(self) -> dict[str, Any]:
         from loop.service.clustering_stage import cluster_low_scoring
 
-        cluster_low_scoring(self._parts.lake, self._parts.stage_log)
+        with writing_allowed(self._parts.settings.data_dir) as allowed:
+            if not allowed:
+                raise Conflict(
+                    "The lake is being maintained.",
+                    why="An erasure, a restore or a retention pass is under way.",
+                    fix="Try again when it has ended: `turnwise lake status` shows it.",
+                )
+            cluster_low_scoring(self._parts.lake, self._parts.stage_log)
         return self._readings.list_clusters()
 
     def optimize(self, document: dict[str, Any]) -> dict[str, Any]:

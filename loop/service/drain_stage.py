@@ -7,7 +7,7 @@ import time
 
 from loop.domain.errors import Conflict
 from loop.service.assemble import Parts
-from loop.service.maintenance import draining_allowed
+from loop.service.maintenance import writing_allowed
 from loop.service.repricing_stage import PendingRepricing
 
 logger = logging.getLogger("turnwise")
@@ -18,7 +18,7 @@ def drain_and_price(parts: Parts, repricing: PendingRepricing) -> bool:
 
     During maintenance neither works, and the journal is free for who maintains.
     """
-    with draining_allowed(parts.settings.data_dir) as allowed:
+    with writing_allowed(parts.settings.data_dir) as allowed:
         if not allowed:
             parts.drainer.close()
             return False

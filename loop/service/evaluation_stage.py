@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from evaluators import default_evaluators
@@ -39,6 +40,7 @@ def evaluate_changed(
     *,
     evaluators: Sequence[Evaluator] = (),
     everything: bool = False,
+    may_write: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluationReport:
     """Evaluates every session that changed since the last pass (or all), and writes the scores.
@@ -46,7 +48,8 @@ def evaluate_changed(
     An evaluator judges a session only where it has not judged what is stored of it now under the
     same identity. So a pass can end at any point and be run again, costs only what is new, and a
     new version of one evaluator makes no other judge again. Where an identity is new, all sessions
-    are looked at.
+    are looked at. ``may_write`` is entered for each batch, from reading the sessions to writing
+    their scores; where it says no, the pass ends there and the next one does what is left.
     """
     evaluators = evaluators or default_evaluators()
     wanted = (*map(identity_of, evaluators), quality_identity(evaluators))
@@ -67,15 +70,18 @@ def evaluate_changed(
             if not _is_judged(judged.get(rows.session_id, {}), wanted, rows)
         ]
         for batch in _batches(stale):
-            scores: list[Score] = []
-            for trace in lake.load_traces(batch):
-                stored = judged.setdefault(trace.session_id, {})
-                made = _judge_anew(trace, evaluators, wanted, stored)
-                unchanged += not made
-                rows = surveyed[trace.session_id]
-                scores += [replace(score, rows_digest=rows.digest) for score in made]
-                stored.update({score.evaluator: _judgement(score) for score in made})
-            lake.write_scores(scores)
+            with may_write() as allowed:
+                if not allowed:
+                    return EvaluationReport(done, unscored, progress.revision, unchanged)
+                scores: list[Score] = []
+                for trace in lake.load_traces(batch):
+                    stored = judged.setdefault(trace.session_id, {})
+                    made = _judge_anew(trace, evaluators, wanted, stored)
+                    unchanged += not made
+                    rows = surveyed[trace.session_id]
+                    scores += [replace(score, rows_digest=rows.digest) for score in made]
+                    stored.update({score.evaluator: _judgement(score) for score in made})
+                lake.write_scores(scores)
             done += len(batch)
             on_progress(done, len(session_ids))
         unchanged += len(surveyed) - len(stale)

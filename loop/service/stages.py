@@ -8,6 +8,7 @@ from loop.ledger.current_spend import changed_days
 from loop.service import evaluation_stage, repricing_stage, rollout_stage
 from loop.service.assemble import Parts
 from loop.service.attribution_stage import attribute_changes
+from loop.service.maintenance import writing_allowed
 from loop.service.retention_keeping import RetentionKeeper, is_due
 from loop.service.schedule import RepeatedTask
 
@@ -26,7 +27,7 @@ def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
     settings = parts.settings
     return [
         RepeatedTask("evaluate", lambda: evaluate(parts), settings.evaluate_interval_seconds),
-        RepeatedTask("attribute", lambda: attribute_changes(parts), ATTRIBUTION_INTERVAL_SECONDS),
+        RepeatedTask("attribute", lambda: attribute(parts), ATTRIBUTION_INTERVAL_SECONDS),
         RepeatedTask("charge", lambda: charge(parts), CHARGE_INTERVAL_SECONDS),
         RepeatedTask("cluster", lambda: cluster(parts), CLUSTER_INTERVAL_SECONDS),
         RepeatedTask(
@@ -42,9 +43,17 @@ def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
 def evaluate(parts: Parts) -> bool:
     with parts.work.running("evaluation"):
         report = evaluation_stage.evaluate_changed(
-            parts.lake, parts.stage_log, on_progress=parts.work.note_count("sessions")
+            parts.lake,
+            parts.stage_log,
+            may_write=lambda: writing_allowed(parts.settings.data_dir),
+            on_progress=parts.work.note_count("sessions"),
         )
     return report.sessions > 0
+
+
+def attribute(parts: Parts) -> bool:
+    with writing_allowed(parts.settings.data_dir) as allowed:
+        return allowed and attribute_changes(parts)
 
 
 def charge(parts: Parts) -> bool:
@@ -73,7 +82,9 @@ def cluster(parts: Parts) -> bool:
     if scored.revision > clustered.revision:
         from loop.service import clustering_stage  # scikit-learn takes seconds to load
 
-        clustering_stage.cluster_low_scoring(parts.lake, parts.stage_log)
+        with writing_allowed(parts.settings.data_dir) as allowed:
+            if allowed:
+                clustering_stage.cluster_low_scoring(parts.lake, parts.stage_log)
     return False
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -182,3 +183,10 @@ def test_a_pass_that_is_killed_goes_on_where_it_was(
     assert {score.session_id for score in lake.scores_of()} == set(names)
     assert told[-1] == (5, 5)
     assert told == sorted(told)
+
+
+def test_nothing_is_scored_while_the_lake_is_maintained(lake: Lake, engine: Engine) -> None:
+    report = evaluate_changed(lake, StageLog(engine), may_write=lambda: nullcontext(False))
+    assert (report.sessions, lake.scores_of()) == (0, [])
+    assert evaluate_changed(lake, StageLog(engine)).sessions == 2
+    assert {score.session_id for score in lake.scores_of()} == {"s1", "s2"}

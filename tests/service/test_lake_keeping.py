@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from loop.service import api_client
 from loop.service.assemble import Parts, assemble
 from loop.service.command_line import turnwise
 from loop.service.lake_keeping import LakeKeeper
-from loop.service.maintenance import draining_allowed, maintenance
+from loop.service.maintenance import maintenance, writing_allowed
 from loop.service.server import only_server
 from loop.service.settings import load_settings
 from tests.lake.lake_records import content, event, turn
+from tests.service.service_process import wait_until
 
 DAYS = ["2025-11-23", "2025-11-24"]
 
@@ -171,11 +173,32 @@ def test_a_pinned_version_reads_the_same_through_compaction_until_its_files_go(
         parts.lake.at(versions).turns_of(["s1"])
 
 
+def test_maintenance_waits_for_who_writes_and_lets_nobody_begin_meanwhile(parts: Parts) -> None:
+    folder = parts.settings.data_dir
+
+    def maintain() -> None:
+        with maintenance(parts):
+            pass
+
+    def is_refused() -> bool:
+        with writing_allowed(folder) as allowed:
+            return not allowed
+
+    with ThreadPoolExecutor() as pool:
+        with writing_allowed(folder) as allowed:
+            assert allowed
+            waiting = pool.submit(maintain)
+            wait_until(is_refused)
+            assert not waiting.done()
+        waiting.result(60)
+    assert not is_refused()
+
+
 def test_maintenance_holds_the_drainer_up_and_keeps_off_another_server(parts: Parts) -> None:
     folder = parts.settings.data_dir
-    with maintenance(parts), draining_allowed(folder) as allowed:
+    with maintenance(parts), writing_allowed(folder) as allowed:
         assert not allowed
-    with draining_allowed(folder) as allowed:
+    with writing_allowed(folder) as allowed:
         assert allowed
     with only_server(folder):
         with maintenance(parts):
