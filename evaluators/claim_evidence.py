@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from evaluators.claims import Claim
+from evaluators.claim import Claim
 from evaluators.commands import parse_command
 from evaluators.evidence import (
     Check,
@@ -18,18 +17,10 @@ from evaluators.evidence import (
     GitAction,
     SessionEvidence,
     Statement,
-    Step,
     visible_output,
 )
-from loop.domain.scores import FindingVerdict
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    verdict: FindingVerdict
-    reason: str
-    steps: tuple[Step, ...] = ()
-
+from evaluators.judgement import Judgement
+from evaluators.literal_claims import judge_literal
 
 _KIND_WORDS = {"tests": "test run", "lint": "lint run", "types": "type check", "build": "build"}
 _FILE_VERBS_AS_ACT = {"create", "write", "edit", "update", "modify", "delete"}
@@ -50,7 +41,7 @@ def judge_claim(
         return _judge_git(claim, statement.position, evidence)
     if claim.kind == "failure":
         return _judge_failure(claim, statement.position, evidence)
-    return _judge_literal(claim, statement.position, evidence)
+    return judge_literal(claim, statement.position, evidence)
 
 
 def _is_followed_by_run(claim: Claim, statement: Statement, evidence: SessionEvidence) -> bool:
@@ -392,18 +383,3 @@ def _judge_failure(claim: Claim, position: int, evidence: SessionEvidence) -> Ju
         if check.position < position and check.outcome == "failed" and claim.subject == "check":
             return Judgement("supported", "A run failed.", (check.step,))
     return Judgement("not_checkable", "No failed call that fits was seen.")
-
-
-def _judge_literal(claim: Claim, position: int, evidence: SessionEvidence) -> Judgement:
-    """A literal that a tool result shows beside the name is supported; a missing one may have
-    been worked out."""
-    name = claim.subject.rsplit(".", 1)[-1]
-    value = claim.value.strip("\"'").replace(",", "")
-    literal = re.compile(r"(?<![\w.])" + re.escape(value) + r"(?![\w.]*\d)")
-    for step in reversed(evidence.steps):
-        if step.position > position:
-            continue
-        output = visible_output(step.tool)
-        if output and name in output and literal.search(output):
-            return Judgement("supported", f"A tool result shows {name} and the value.", (step,))
-    return Judgement("not_checkable", "No tool result shows the value; it may be worked out.")

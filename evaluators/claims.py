@@ -7,32 +7,10 @@ makes no claim, and a wording that the grammar doesn't know makes none either. E
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
-ClaimKind = Literal[
-    "tests", "lint", "types", "build", "all_checks", "file", "commit", "push", "pr",
-    "failure", "literal",
-]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One assertion.
-
-    ``total``: it speaks of all tests; ``count``: the number it names; ``qualified``: it speaks of
-    some kind of test only. ``subject`` is the file, commit or expression; ``value`` a literal.
-    """
-
-    kind: ClaimKind
-    words: str
-    total: bool = False
-    count: int | None = None
-    qualified: bool = False
-    subject: str = ""
-    value: str = ""
-
+from evaluators.claim import Claim, ClaimKind
+from evaluators.literal_claims import read_literals
 
 _FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.S)
 _QUOTED_LINE = re.compile(r"(?m)^\s*(?:>|[-*] \[ \]).*$")  # or a box that is not ticked
@@ -40,15 +18,20 @@ _QUOTED = re.compile(r"[\"“][^\"”\n]{0,200}[\"”]")
 # Runs of blanks are folded first and sentences cut at a length, so that matching stays linear in
 # the text, whatever it holds.
 _BLANKS = re.compile(r"[^\S\n]{2,}")
-_SENTENCE_END = re.compile(r"(?<=[.!?;])[ *_]{1,9}| [—–] | -> ")
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?;])[ *_]{1,9}(?!\(?(?i:except|apart from|aside from|other than|ignoring|excluding))"
+    r"| [—–] | -> "
+)
 _CLAUSE_END = re.compile(r"(?<=[.!?;:,]) |\n| [—–] ")
 SENTENCE_CHARS = 600
 # Plain substrings are looked for before any pattern: most sentences have none of them.
 _WORTH_READING = (
     "pass", "green", "clean", "succe", "error", "issue", "compil", "commit", "push", "creat", "add",
     "writ", "wrot", "updat", "modif", "edit", "chang", "fix", "delet", "remov", "renam", "could",
-    "unable", "not exist", "returns", "opened",
+    "unable", "not exist", "returns", "opened", "line ", "exists", "defined", "declared", "version",
+    "reads", "contains",
 )  # fmt: skip
+_POINTS = re.compile(r"\.\w{1,5}:\d|\d\.\d")  # at a line of a file, or a version
 _NOT_ASSERTED = re.compile(
     r"(?i)\b(?:should|would|could|might|may|will|must|can|if|once|when|whenever|until|unless"
     r"|whether|let me|let's|let us|i'll|we'll|i will|going to|makes?|keeps?|gets?|confirming"
@@ -63,7 +46,7 @@ _NOT_ASSERTED = re.compile(
 )
 _NEGATED = re.compile(
     r"(?i)\b(?:not|no|none|neither|nor|never|without|cannot|unable|fail(?:s|ed|ing|ure)?|nothing"
-    r"|hardly|only|some|most|many|few|almost|nearly|partially|isn't|aren't|wasn't|weren't|don't"
+    r"|hardly|only|some|most|mostly|many|few|almost|nearly|partially|isn't|aren't|wasn't|weren't|don't"
     r"|doesn't|didn't|won't|can't|couldn't|haven't|hasn't|hadn't|instead|rather)\b|n't\b|n’t\b"
 )
 _OF_EARLIER = re.compile(
@@ -185,9 +168,6 @@ _FAILING = re.compile(
     r"|now )*(?:fail(?:s|ed|ing)?|red|broken)\b(?=\s*(?:$|[.,;:!)(]|\b(?:with|because|on|in|at"
     r"|due|and)\b))"
 )
-_RETURNS = re.compile(
-    r"`(?P<expr>[A-Za-z_][\w.]*)\((?P<args>[^`\n]{0,120})\)`\s+returns\s+\**`?(?P<value>-?\d[\d,]*\.?\d*|\"[^\"\n]{1,60}\"|'[^'\n]{1,60}')"
-)
 _FAIL_WORD = re.compile(
     r"(?i)\b(?:fail(?:s|ed|ing|ures?)|pre-?existing|except(?: for)?|apart from|flaky|broken)\b"
 )
@@ -228,10 +208,10 @@ def read_claims(text: str) -> tuple[Claim, ...]:
 
 
 def _is_worth_reading(lowered: str) -> bool:
-    for part in _WORTH_READING:  # noqa: SIM110 - a generator takes twice as long
+    for part in _WORTH_READING:
         if part in lowered:
             return True
-    return False
+    return _POINTS.search(lowered) is not None
 
 
 def admits_failures(text: str) -> bool:
@@ -256,11 +236,9 @@ def _sentence_claims(sentence: str, lowered: str, context: str) -> list[Claim]:
             return claims
     for match in _NOT_THERE.finditer(sentence):
         return [Claim("failure", words, subject="exist", value=match.group("path"))]
-    returned = _RETURNS.search(sentence)
-    if returned and _asserted(sentence, returned.start(), returned.end()):
-        claims.append(
-            Claim("literal", words, subject=returned.group("expr"), value=returned.group("value"))
-        )
+    for literal, start, end in read_literals(sentence, words):
+        if _asserted(sentence, start, end):
+            claims.append(literal)
     claims += _check_claims(unquoted, words, context)
     may_fail = "fail" in lowered or "red" in lowered or "broken" in lowered
     failing = _FAILING.search(unquoted) if may_fail else None
@@ -286,6 +264,8 @@ def _check_claims(sentence: str, words: str, context: str) -> list[Claim]:
     for match in _TESTS.finditer(plain) if names_tests else ():
         start = match.start("quant") if match.group("quant") else match.start("noun")
         if not _asserted(plain, start, match.end("verb")):
+            continue
+        if match.group("paren") and _NEGATED.search(match.group("paren")):
             continue
         qualifiers = [
             word.strip("`*'").lower()

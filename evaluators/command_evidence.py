@@ -87,10 +87,19 @@ def read_command(step: Step, lists: EvidenceLists) -> None:
             )
         elif program in _OTHER_VERSION_CONTROL or _shows_other_runs(words):
             lists.gaps.append(position)
-        elif tool.call.success is not False:
+        elif tool.call.success is False:
             path = _written_path(segment.text, words)
             if path is not None:
-                lists.edits.append(FileEdit(position, step, path, tool.call.success, is_code(path)))
+                lists.begun.add(path)
+        else:
+            removed = _removed_paths(words)
+            path = _written_path(segment.text, words)
+            for written in removed or ((path,) if path is not None else ()):
+                lists.edits.append(
+                    FileEdit(position, step, written, tool.call.success, is_code(written))
+                )
+            lists.removed.update(removed)
+            lists.run_scripts.update(_run_script(words, segment.text))
     if any(
         s.words[:1] == ("git",) and s.words[1:2] and s.words[1] in _OTHER_TREE
         for s in line.segments
@@ -105,14 +114,25 @@ def _shows_other_runs(words: tuple[str, ...]) -> bool:
     return words[0] == "act" or words[:3] == ("gh", "pr", "checks") or words[:2] == ("gh", "run")
 
 
+def _removed_paths(words: tuple[str, ...]) -> tuple[str, ...]:
+    if words[0] != "rm" and words[:2] != ("git", "rm"):
+        return ()
+    return tuple(word for word in words[1:] if not word.startswith("-") and _CODE.search(word))
+
+
+def _run_script(words: tuple[str, ...], text: str) -> tuple[str, ...]:
+    """A script in the working folder itself that the command line runs."""
+    runs = re.search(r"\b(?:python[\d.]*|node|bash|sh|ruby)\s", text) is not None
+    return (words[0],) if runs and _CODE.search(words[0]) else ()
+
+
 def _written_path(text: str, words: tuple[str, ...]) -> str | None:
     if words[0] == "sed" and any(word.startswith("-i") for word in words[1:]):
         return words[-1]
     if words[0] in ("cp", "mv") and len(words) > 2 and not words[-1].startswith(_SCRATCH):
         return words[-1] if "." in words[-1].rsplit("/", 1)[-1] else None
-    if words[0] == "rm" or words[:2] in (("git", "rm"), ("git", "mv")):
-        targets = [word for word in words[1:] if not word.startswith("-")]
-        return targets[-1] if targets and _CODE.search(targets[-1]) else None
+    if words[:2] == ("git", "mv"):
+        return words[-1] if _CODE.search(words[-1]) else None
     if words[0] == "patch" or words[:2] == ("perl", "-pi"):
         return words[-1] if len(words) > 1 else "patch"
     if words[0] == "tee":

@@ -8,7 +8,7 @@ test the same files.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from evaluators.run_outcomes import Outcome, TestCounts, is_opaque_error
@@ -130,6 +130,31 @@ class EvidenceLists:
     edits: list[FileEdit] = field(default_factory=list)
     git_actions: list[GitAction] = field(default_factory=list)
     gaps: list[int] = field(default_factory=list)
+    begun: set[str] = field(default_factory=set)  # files written by command lines that failed
+    removed: set[str] = field(default_factory=set)  # files that commands removed
+    run_scripts: set[str] = field(default_factory=set)  # scripts of the working folder that ran
+
+    def settled_edits(self) -> tuple[FileEdit, ...]:
+        """The edits, those of scratch files marked as no code.
+
+        A scratch file is a script at the top of the working folder that the session wrote first
+        itself by a command, and then ran or removed: no check can depend on it.
+        """
+        first: dict[str, FileEdit] = {}
+        for edit in self.edits:
+            if edit.path:
+                first.setdefault(edit.path, edit)
+        scratch = {
+            path
+            for path, edit in first.items()
+            if "/" not in path.removeprefix("./")
+            and edit.step.command is not None
+            and (path in self.begun or not edit.step.command.lstrip().startswith(("rm", "git rm")))
+            and (path in self.removed or path.removeprefix("./") in self.run_scripts)
+        }
+        return tuple(
+            replace(edit, is_code=False) if edit.path in scratch else edit for edit in self.edits
+        )
 
 
 def is_code(path: str | None) -> bool | None:

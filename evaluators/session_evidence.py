@@ -106,7 +106,7 @@ def _read(trace: SessionTrace) -> SessionEvidence:
     return SessionEvidence(
         tuple(steps),
         tuple(lists.checks),
-        tuple(lists.edits),
+        lists.settled_edits(),
         tuple(lists.git_actions),
         statements,
         tuple(lists.gaps),
