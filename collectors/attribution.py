@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from typing import Protocol
 
 from collectors.event_fields import text
 from loop.access.attribution import Claims, Owner, attribute
 from loop.access.directory import Directory
+from loop.domain.days import utc_day
 from loop.domain.turns import Event
 
 DEVELOPER_ATTRIBUTES = ("user.email", "enduser.id", "user.account_uuid", "user.id")
@@ -46,6 +47,14 @@ def client_labels() -> Attribution:
     return CLIENT_LABELS
 
 
+class Owners(Protocol):
+    """Says who is charged for a turn of these records, by the tree of its UTC day."""
+
+    def owner_of(
+        self, records: Sequence[Event], decision: Event | None, started_at_us: int
+    ) -> Owner: ...
+
+
 class SessionOwners:
     """The owners of one session's turns: what a turn's own records do not name, those of the
     session fill in, each part from the first record that names it."""
@@ -59,7 +68,6 @@ class SessionOwners:
     def owner_of(
         self, records: Sequence[Event], decision: Event | None, started_at_us: int
     ) -> Owner:
-        """Who is charged for a turn of these records, by the tree of its UTC day."""
         directory = self._attribution.directory
         own = claims_of(records, self._attribution, needs_repository=False)
         session = self._session
@@ -82,6 +90,28 @@ class SessionOwners:
         owner = self._known.get(key)
         if owner is None:
             owner = self._known[key] = attribute(directory, claims, day)
+        return owner
+
+
+class EqualOwners:
+    """The owners of turns whose records all say of their sender what one event says, in a session
+    of which ``others`` say what is left open."""
+
+    def __init__(self, event: Event, others: Sequence[Event], attribution: Attribution) -> None:
+        self._records = [event]
+        self._owners = SessionOwners([event, *others], attribution)
+        self._by_day: dict[str, Owner] = {}
+
+    def owner_of(
+        self, records: Sequence[Event], decision: Event | None, started_at_us: int
+    ) -> Owner:
+        if decision is not None:
+            return self._owners.owner_of(self._records, decision, started_at_us)
+        day = utc_day(started_at_us)
+        owner = self._by_day.get(day)
+        if owner is None:
+            owner = self._owners.owner_of(self._records, None, started_at_us)
+            self._by_day[day] = owner
         return owner
 
 
@@ -130,7 +160,11 @@ class NamedOwner:
     @property
     def attributes(self) -> tuple[str, ...]:
         """Every attribute that an owner can depend on."""
-        asked = {name for rule in self.attribution.directory.rules for name, _ in rule.conditions}
+        asked = {
+            "user.email" if name == EMAIL_DOMAIN else name
+            for rule in self.attribution.directory.rules
+            for name, _ in rule.conditions
+        }
         return tuple(
             dict.fromkeys(
                 (
@@ -138,7 +172,7 @@ class NamedOwner:
                     *self.attribution.org_path_attributes,
                     ORG_FALLBACK_ATTRIBUTE,
                     *_REPOSITORY_ATTRIBUTES,
-                    *sorted(asked - {EMAIL_DOMAIN}),
+                    *sorted(asked),
                 )
             )
         )
@@ -204,10 +238,6 @@ def lookup_in(events: Sequence[Event]) -> Callable[[str], str]:
     return lookup
 
 
-def utc_day(at_us: int) -> str:
-    return datetime.fromtimestamp(at_us // 1_000_000, UTC).date().isoformat()
-
-
 def _said(decision: Event | None, name: str) -> str:
     return "" if decision is None else text(decision, name)
 
@@ -231,8 +261,15 @@ def _credentials(events: Sequence[Event]) -> tuple[str, ...]:
 def _all_of(
     names: Iterable[str], attributes: Mapping[str, object], resource: Mapping[str, object]
 ) -> tuple[str, ...]:
-    values = [text(attributes, name) or text(resource, name) for name in names]
-    return tuple(value for value in values if value)
+    found = []
+    for name in names:
+        value = attributes.get(name)
+        if not value or type(value) is not str:
+            value = resource.get(name)
+            if not value or type(value) is not str:
+                continue
+        found.append(value)
+    return tuple(found)
 
 
 def _levels(

@@ -27,7 +27,8 @@ def decode(record: Record, judged_at_us: int | None = None) -> DecodedBody:
     ahead = len(decoded.events) - len(events)
     if not ahead:
         return decoded
-    return DecodedBody(events, decoded.without_session, {**decoded.rejected, AHEAD: ahead})
+    rejected = {**decoded.rejected, AHEAD: ahead}
+    return DecodedBody(events, decoded.without_session, rejected, decoded.written)
 
 
 def _decode_all(record: Record) -> DecodedBody:

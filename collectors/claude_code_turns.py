@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from collectors.attribution import CLIENT_LABELS, Attribution, SessionOwners
+from collectors.attribution import CLIENT_LABELS, Attribution, Owners, SessionOwners
 from collectors.contents import PromptFacts, assemble_contents, prompt_facts
 from collectors.event_fields import boolean, integer, text
-from collectors.metric_turns import metric_turns
+from collectors.metric_turns import metric_turns, told_ends
 from collectors.raw_bodies import BODY_FILE
 from collectors.request_usage import client_cost, request_terms, request_usage
 from collectors.session_facts import DECISION, RequestFacts, SessionFacts, read_session
@@ -48,13 +48,20 @@ class AssembledSession:
     contents: tuple[Content, ...]
 
 
-def assemble(events: Iterable[Event], attribution: Attribution | None = None) -> AssembledSession:
+def assemble(
+    events: Iterable[Event],
+    attribution: Attribution | None = None,
+    *,
+    owners: Owners | None = None,
+    are_distinct: bool = False,
+) -> AssembledSession:
     """Assembles one session.
 
     A pure function of the set of its events: order and duplicates make no difference. The turns
-    carry no cost; ``unpriced_reason`` is set where no token counts are known.
+    carry no cost; ``unpriced_reason`` is set where no token counts are known. What is known of the
+    events saves time: the ``owners`` of their turns, and whether no two are of one identity.
     """
-    facts = read_session(events)
+    facts = read_session(events, are_distinct=are_distinct)
     if not facts.events:
         return AssembledSession((), ())
     tools = read_tools(facts)
@@ -63,7 +70,7 @@ def assemble(events: Iterable[Event], attribution: Attribution | None = None) ->
         if tool.turn_id:
             by_turn.setdefault(tool.turn_id, []).append(tool)
     rules = attribution or CLIENT_LABELS
-    owners = SessionOwners(facts.events, rules)
+    owners = owners or SessionOwners(facts.events, rules)
     agents = _agent_names(facts)
     prompts = prompt_facts(facts)
     started: set[tuple[str, str]] = set()
@@ -80,23 +87,25 @@ def assemble(events: Iterable[Event], attribution: Attribution | None = None) ->
         for request in sorted(facts.requests, key=_total_order)
     ]
     contents = assemble_contents(facts, tools, turns, prompts)
-    turns += assemble_metered(facts.events, turns, rules)
+    turns += assemble_metered(facts.events, told_ends(turns), rules)
     turns.sort(key=lambda turn: (turn.started_at_us, turn.sequence, turn.turn_id))
     return AssembledSession(tuple(turns), contents)
 
 
 def assemble_metered(
-    events: Sequence[Event], turns: Iterable[Turn], attribution: Attribution
+    events: Sequence[Event], ended: Sequence[int], attribution: Attribution
 ) -> list[Turn]:
-    """The turns of what metrics alone tell, beside the session's other ``turns``.
+    """The turns of what metrics alone tell; ``ended`` is when the session's other turns did.
 
     Of the session's events (in order, one of each identity) it needs the metered points, the
     decisions, and whatever else names the session's owner.
     """
+    if not any(event.name in METERED for event in events):
+        return []
     owners = SessionOwners(events, attribution)
     return metric_turns(
         events,
-        turns,
+        ended,
         [event for event in events if event.name == DECISION],
         lambda point, started_at_us: owners.owner_of([point], None, started_at_us),
     )

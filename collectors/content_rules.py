@@ -16,12 +16,12 @@ from collectors.attribution import (
     EMAIL_DOMAIN,
     ORG_FALLBACK_ATTRIBUTE,
     ORG_PATH_ATTRIBUTES,
-    utc_day,
 )
 from collectors.content_modes import Treatment
 from loop.access.attribution import Claims, attribute
 from loop.access.directory import Directory
 from loop.domain.content_modes import CONTENT_MODES, ContentMode, parse_mode, strictest
+from loop.domain.days import utc_day
 from loop.domain.errors import BadInput
 
 SETTINGS = "settings"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ class DrainBatch:
 
     events: dict[str, Event] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
+    written: dict[str, bytes] = field(default_factory=dict)  # attributes as JSON, by event id
     counts: IntakeCounts = field(default_factory=IntakeCounts)
     without_session: int = 0
     failed: set[str] = field(default_factory=set)  # entries of the quarantine
@@ -58,11 +60,14 @@ class DrainBatch:
         received = len(decoded.events) + sum(decoded.rejected.values())
         self.counts.add(source, "received", count=received)
         self.without_session += decoded.without_session
+        self.written |= decoded.written
+        duplicates = 0
         for event in decoded.events:
             if self.events.setdefault(event.event_id, event) is event:
                 self.sources[event.event_id] = source
             else:
-                self.counts.add(source, "duplicate")
+                duplicates += 1
+        self.counts.add(source, "duplicate", count=duplicates)
 
 
 def read_batch(paths: Iterable[Path], position: int, quarantine: Quarantine) -> DrainBatch:
@@ -95,11 +100,14 @@ def read_batch(paths: Iterable[Path], position: int, quarantine: Quarantine) -> 
 def with_outcomes(batch: DrainBatch, new: list[Event]) -> IntakeCounts:
     """The batch's counts with what became of each event that was not rejected."""
     counts = IntakeCounts(batch.counts.rows())
-    for event in new:
-        outcome: Outcome = "conflict" if event.conflict else "stored"
-        counts.add(batch.sources[event.event_id], outcome)
-    for event_id in batch.events.keys() - {event.event_id for event in new}:
-        counts.add(batch.sources[event_id], "duplicate")
+    outcomes: Counter[tuple[Source, Outcome]] = Counter(
+        (batch.sources[event.event_id], "conflict" if event.conflict else "stored") for event in new
+    )
+    if len(new) < len(batch.events):
+        for event_id in batch.events.keys() - {event.event_id for event in new}:
+            outcomes[batch.sources[event_id], "duplicate"] += 1
+    for (source, outcome), count in outcomes.items():
+        counts.add(source, outcome, count=count)
     return counts
 
 

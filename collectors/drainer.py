@@ -279,7 +279,11 @@ class Drainer:
     ) -> list[Event]:
         """Stores what the lake does not have yet, and returns it; binds the paths before."""
         named = (name for name in by_session if name)
-        new = [event for name in named for event in self._sessions.take_new(name, by_session[name])]
+        new = [
+            event
+            for name in named
+            for event in self._sessions.take_new(name, by_session[name], batch.written)
+        ]
         if nameless := by_session.get(""):
             # There may be any number of these over time: they are looked up, never kept.
             stored = self.lake.stored_event_ids("", nameless)
@@ -287,7 +291,9 @@ class Drainer:
         if position != state.position or state.counts is None:
             state.bind(position, [path.name for path in paths], with_outcomes(batch, new))
         if new:
-            self.lake.write_events(new, journal=JOURNAL_NAME, position=state.position)
+            self.lake.write_events(
+                new, journal=JOURNAL_NAME, position=state.position, written=batch.written
+            )
         return new
 
     def _let_go(self, paths: list[Path], state: DrainState) -> None:

@@ -21,7 +21,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 
 from collectors.event_fields import text
-from collectors.token_metrics import METERED, MeteredUsage, read_metered
+from collectors.token_metrics import MeteredUsage, read_metered
 from loop.access.attribution import Owner
 from loop.domain.turns import METRIC_SOURCE, Event, RequestClass, TokenUsage, Turn
 
@@ -35,33 +35,38 @@ _CLASSES: dict[str, RequestClass] = {
 
 def metric_turns(
     events: Sequence[Event],
-    turns: Iterable[Turn],
+    ended: Sequence[int],
     decisions: Sequence[Event],
     owner: Callable[[Event, int], Owner],
 ) -> list[Turn]:
-    """The turns of those intervals in which none of ``turns`` with known tokens ended.
+    """The turns of those intervals in which no other turn ended; ``ended`` is what
+    :func:`told_ends` says of the others.
 
     ``owner`` gives who is charged for a point of a time (UTC microseconds).
     """
-    if not any(event.name in METERED for event in events):
-        return []
-    metered = [
+    return [
         _turn(usage, decisions, owner(usage.point, usage.started_at_us))
         for usage in read_metered(events)
         if usage.tokens != TokenUsage()
+        and not is_told(usage.started_at_us, usage.ended_at_us, ended)
     ]
-    return untold(metered, turns)
 
 
 def untold(metered: Iterable[Turn], turns: Iterable[Turn]) -> list[Turn]:
     """Those of the turns from metrics in whose interval none of the others ended."""
-    ended = sorted(turn.ended_at_us for turn in turns if turn.usage_source)
-    return [turn for turn in metered if not _is_told(turn, ended)]
+    ended = told_ends(turns)
+    return [turn for turn in metered if not is_told(turn.started_at_us, turn.ended_at_us, ended)]
 
 
-def _is_told(usage: Turn, ended: Sequence[int]) -> bool:
-    position = bisect_left(ended, usage.started_at_us - TOLERANCE_US)
-    return position < len(ended) and ended[position] <= usage.ended_at_us + TOLERANCE_US
+def told_ends(turns: Iterable[Turn]) -> list[int]:
+    """When the turns with known tokens ended, in order."""
+    return sorted(turn.ended_at_us for turn in turns if turn.usage_source)
+
+
+def is_told(started_at_us: int, ended_at_us: int, ended: Sequence[int]) -> bool:
+    """Whether a turn ended in an interval; then also in every longer one that holds it."""
+    position = bisect_left(ended, started_at_us - TOLERANCE_US)
+    return position < len(ended) and ended[position] <= ended_at_us + TOLERANCE_US
 
 
 def _turn(usage: MeteredUsage, decisions: Sequence[Event], owner: Owner) -> Turn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,26 +30,28 @@ class RecentSession:
         self._identities: set[int] = set()  # hashes, for they are many
 
     def add(self, event: Event) -> None:
-        self._add(event, identity_hash(event))
+        self._add(event, identity_hash(event), _bytes_of_texts(event))
 
-    def take(self, event: Event) -> Event | None:
+    def take(self, event: Event, written: bytes | None = None) -> Event | None:
         """Adds an event unless it is held; returns it, marked where it disagrees with another
-        record of its identity."""
+        record of its identity. ``written`` is its attributes as JSON, where that is known."""
         if event.event_id in self.events:
             return None
         identity = identity_hash(event)
         if identity in self._identities:
             event = replace(event, conflict=conflict_id_of(event))
-        self._add(event, identity)
+        self._add(event, identity, len(written) if written else _bytes_of_texts(event))
         return event
 
-    def _add(self, event: Event, identity: int) -> None:
+    def _add(self, event: Event, identity: int, size_bytes: int) -> None:
         self.events[event.event_id] = event
+        self.parts.add(event, identity, is_distinct=identity not in self._identities)
         self._identities.add(identity)
-        self.parts.add(event, identity)
-        self.size_bytes += _EVENT_BYTES + sum(
-            [len(value) for value in event.attributes.values() if type(value) is str]
-        )
+        self.size_bytes += _EVENT_BYTES + size_bytes
+
+
+def _bytes_of_texts(event: Event) -> int:
+    return sum([len(value) for value in event.attributes.values() if type(value) is str])
 
 
 class RecentSessions:
@@ -81,10 +83,17 @@ class RecentSessions:
     def __getitem__(self, session_id: str) -> RecentSession:
         return self._sessions[session_id]
 
-    def take_new(self, session_id: str, events: Iterable[Event]) -> list[Event]:
-        """Adds the events that are not held yet; returns them, those in conflict marked."""
+    def take_new(
+        self, session_id: str, events: Iterable[Event], written: Mapping[str, bytes]
+    ) -> list[Event]:
+        """Adds the events that are not held yet; returns them, those in conflict marked.
+        ``written`` is their attributes as JSON, by event id, as far as that is known."""
         session = self._sessions[session_id]
-        return [new for event in events if (new := session.take(event)) is not None]
+        return [
+            new
+            for event in events
+            if (new := session.take(event, written.get(event.event_id))) is not None
+        ]
 
     def events_of(self, session_id: str) -> list[Event]:
         return list(self._sessions[session_id].events.values())

@@ -39,13 +39,11 @@ class StatedUsage:
 
 def request_usage(request: RequestFacts) -> StatedUsage | None:
     """The tokens of a request by the order above; ``None`` when nothing counted them."""
-    stated = list(_stated(request))
-    if not stated:
-        return None
-    best = stated[0]
-    if best.has_split:
+    stated = _stated(request)
+    best = next(stated, None)
+    if best is None or best.has_split:
         return best
-    for other in stated[1:]:
+    for other in stated:
         if other.has_split and _creation(other.tokens) == _creation(best.tokens):
             split = replace(
                 best.tokens,
@@ -63,7 +61,7 @@ def request_terms(request: RequestFacts) -> ServiceTerms:
         terms = terms.or_else(request.lines.terms)
     for event in request.records():
         attributes = event.attributes
-        if any(name in attributes for name in TERM_NAMES):
+        if any(map(attributes.__contains__, TERM_NAMES)):
             terms = terms.or_else(terms_of(attributes))
     return terms
 
@@ -93,8 +91,8 @@ def usage_of_record(event: Event) -> TokenUsage | None:
 
 def _of_record(event: Event, source: str) -> StatedUsage | None:
     """Tokens of an ``api_request`` or an ``llm_request`` span."""
-    counts = [integer(event, name) for name in ("input_tokens", "output_tokens")]
-    if all(count is None for count in counts):
+    given, made = integer(event, "input_tokens"), integer(event, "output_tokens")
+    if given is None and made is None:
         return None
     creation = integer(event, "cache_creation_tokens")
     one_hour = integer(event, "cache_creation_1h_tokens")
@@ -103,8 +101,8 @@ def _of_record(event: Event, source: str) -> StatedUsage | None:
     if five_minutes is None:
         five_minutes = max(0, (creation or 0) - (one_hour or 0))
     tokens = TokenUsage(
-        input_tokens=counts[0] or 0,
-        output_tokens=counts[1] or 0,
+        input_tokens=given or 0,
+        output_tokens=made or 0,
         cache_read_tokens=integer(event, "cache_read_tokens") or 0,
         cache_creation_5m_tokens=five_minutes,
         cache_creation_1h_tokens=one_hour or 0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from collectors.event_fields import integer, text
 from collectors.event_identity import ruling_events
@@ -29,6 +30,7 @@ BLOCKED = "claude_code.tool.blocked_on_user"
 INTERACTION = "claude_code.interaction"
 DECISION = "turnwise.decision"
 _PAIRING_TOLERANCE_US = 5_000_000
+_IN_ORDER = attrgetter("at_us", "sequence", "name", "event_id")
 
 
 @dataclass(slots=True)
@@ -103,19 +105,26 @@ class SpanTree:
 
     spans: dict[str, Event] = field(default_factory=dict)
     prompt_of_root: dict[str, str] = field(default_factory=dict)
+    _roots: dict[str, str] = field(default_factory=dict)
 
     def parent_of(self, span: Event) -> str:
         return text(span, "otel.parent_span_id")
 
     def root_of(self, span_id: str) -> str:
         """The topmost ancestor that is known by id; an interaction is always a root."""
+        root = self._roots.get(span_id)
+        if root is None:
+            root = self._roots[span_id] = self._find_root(span_id)
+        return root
+
+    def _find_root(self, span_id: str) -> str:
         seen = set()
         while span_id not in seen:
             seen.add(span_id)
             span = self.spans.get(span_id)
-            if span is None or span.name == INTERACTION or not self.parent_of(span):
+            if span is None or span.name == INTERACTION or not (parent := self.parent_of(span)):
                 break
-            span_id = self.parent_of(span)
+            span_id = parent
         return span_id
 
     def prompt_of(self, span: Event) -> str:
@@ -136,9 +145,9 @@ class SessionFacts:
     raw_tools: dict[str, tuple[str, str, str]]  # tool_use_id -> request_id, name, input
 
 
-def read_session(events: Iterable[Event]) -> SessionFacts:
-    """Groups a session's events by request."""
-    ordered = _in_order(events)
+def read_session(events: Iterable[Event], *, are_distinct: bool = False) -> SessionFacts:
+    """Groups a session's events by request. ``are_distinct``: no two are of one identity."""
+    ordered = sorted(events, key=_IN_ORDER) if are_distinct else _in_order(events)
     by_name: dict[str, list[Event]] = {}
     for event in ordered:
         if event.kind != "metric":
@@ -181,17 +190,14 @@ def _in_order(events: Iterable[Event]) -> list[Event]:
             known.credential,
         ):
             unique[event.event_id] = event
-    return sorted(
-        ruling_events(unique.values()),
-        key=lambda event: (event.at_us, event.sequence, event.name, event.event_id),
-    )
+    return sorted(ruling_events(unique.values()), key=_IN_ORDER)
 
 
 def _span_tree(ordered: list[Event]) -> SpanTree:
     tree = SpanTree()
     for event in ordered:
-        if event.kind == "span" and text(event, "otel.span_id"):
-            tree.spans.setdefault(text(event, "otel.span_id"), event)
+        if event.kind == "span" and (span_id := text(event, "otel.span_id")):
+            tree.spans.setdefault(span_id, event)
     for event in ordered:
         if event.kind == "log":
             span_id, prompt_id = text(event, "otel.span_id"), text(event, "prompt.id")
@@ -209,7 +215,10 @@ def _group_requests(
     grouped: dict[str, RequestFacts] = {}
 
     def of(request_id: str) -> RequestFacts:
-        return grouped.setdefault(request_id, RequestFacts(request_id, request_id))
+        facts = grouped.get(request_id)
+        if facts is None:
+            facts = grouped[request_id] = RequestFacts(request_id, request_id)
+        return facts
 
     nameless_spans: list[Event] = []
     nameless_logs: list[Event] = []
@@ -217,12 +226,12 @@ def _group_requests(
         request_id = text(span, "request_id", "gen_ai.response.id")
         if not request_id:
             nameless_spans.append(span)
-        elif of(request_id).span is None:
-            of(request_id).span = span
+        elif (facts := of(request_id)).span is None:
+            facts.span = span
     for name in OUTCOMES:
         for event in by_name.get(name, []):
-            if text(event, "request_id"):
-                of(text(event, "request_id")).outcomes[name] = event
+            if request_id := text(event, "request_id"):
+                of(request_id).outcomes[name] = event
             else:
                 nameless_logs.append(event)
     for raw in raws:
@@ -236,12 +245,12 @@ def _group_requests(
     _join_transcript(grouped, transcript)
     for name in ("claude_code.tool_decision", "claude_code.tool_result"):
         for event in by_name.get(name, []):
-            if text(event, "request_id"):
-                of(text(event, "request_id")).tool_events.append(event)
+            if request_id := text(event, "request_id"):
+                of(request_id).tool_events.append(event)
     for event in by_name.get(DECISION, []):
-        facts = grouped.get(text(event, "decision_id"))
-        if facts is not None:
-            facts.decision = event
+        decided = grouped.get(text(event, "decision_id"))
+        if decided is not None:
+            decided.decision = event
     for request in grouped.values():
         request.settle()
     return list(grouped.values())
@@ -314,9 +323,10 @@ def _join_responses(grouped: dict[str, RequestFacts], responses: list[Event]) ->
     for event in responses:
         request_id = text(event, "request_id")
         if request_id:
-            grouped.setdefault(request_id, RequestFacts(request_id, request_id)).responses.append(
-                event
-            )
+            facts = grouped.get(request_id)
+            if facts is None:
+                facts = grouped[request_id] = RequestFacts(request_id, request_id)
+            facts.responses.append(event)
             continue
         near = [
             (abs(at_us - event.at_us), turn_id)

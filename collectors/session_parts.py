@@ -13,15 +13,16 @@ several credentials, or records that disagree about who works where.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from collectors.attribution import Attribution, NamedOwner
+from collectors.attribution import Attribution, EqualOwners, NamedOwner, Owners
 from collectors.claude_code_turns import AssembledSession, assemble, assemble_metered
 from collectors.conventions.convention_turns import is_foreign
 from collectors.event_fields import integer, text
 from collectors.event_identity import identity_hash, ruling_events
+from collectors.metric_turns import is_told, told_ends
 from collectors.raw_bodies import context_results
 from collectors.session_facts import (
     BLOCKED,
@@ -43,6 +44,7 @@ _RAW_BODIES = ("claude_code.api_request_body", "claude_code.api_response_body")
 _NAMES_REQUEST = frozenset((*OUTCOMES, _ANSWER))
 _NO_PROMPT = "p:"
 _LATE_US = 1 << 53  # after every event that can be stored
+_NOTHING = -1  # what an event says of its owner that is not looked at
 
 
 @dataclass(slots=True)
@@ -62,6 +64,8 @@ class _Part:
     keys: list[str] = field(default_factory=list)
     turns: dict[str, Turn] = field(default_factory=dict)
     contents: dict[str, list[Content]] = field(default_factory=dict)
+    are_distinct: bool = True  # no two of the events are of one identity
+    said: set[int] = field(default_factory=set)  # what they say of their owner
 
 
 class SessionParts:
@@ -77,16 +81,20 @@ class SessionParts:
         self._claims = _Claims(attribution)
         self._metered = _Metered()
 
-    def add(self, event: Event, identity: int | None = None) -> None:
-        """Adds an event that was not added before. ``identity``: a number that is equal for events
-        of one identity, where it is known already."""
+    def add(self, event: Event, identity: int | None = None, *, is_distinct: bool = False) -> None:
+        """Adds an event that was not added before.
+
+        Where they are known already: ``identity``, a number that is equal for events of one
+        identity, and ``is_distinct``, that none of its identity was added before.
+        """
         if self.whole:
             return
         if is_foreign(event):
             self.become_whole()
             return
         before = self._claims.events
-        if not self._claims.add(event):
+        said = self._claims.add(event)
+        if said is None:
             self.become_whole()
             return
         if self._claims.events is not before:
@@ -97,7 +105,10 @@ class SessionParts:
         if keys is None:
             self.become_whole()
         elif keys:
-            self._place(event, keys)
+            part = self._place(event, keys)
+            part.are_distinct = part.are_distinct and is_distinct
+            if said != _NOTHING:
+                part.said.add(said)
         if event.kind == "decision" or (event.kind == "metric" and event.name in METERED):
             self._metered.add(event)
 
@@ -107,11 +118,17 @@ class SessionParts:
         for number in sorted(self._changed):
             part = self._parts[number]
             events = [*part.events, *self._claims.events]
-            self._compare(part, assemble(events, self._attribution), changes)
+            assembled = assemble(
+                events,
+                self._attribution,
+                owners=self._claims.owners_of(part.said),
+                are_distinct=part.are_distinct,
+            )
+            self._compare(part, assembled, changes)
         self._changed.clear()
         if self._metered.depends_on(changes):
-            turns = [turn for part in self._parts.values() for turn in part.turns.values()]
-            self._metered.take_changes(turns, self._claims.events, self._attribution, changes)
+            ended = told_ends(turn for part in self._parts.values() for turn in part.turns.values())
+            self._metered.take_changes(ended, self._claims.events, self._attribution, changes)
         if "" in changes.listed:
             changes.contents += [
                 content for part in self._parts.values() for content in part.contents.get("", ())
@@ -150,7 +167,7 @@ class SessionParts:
                 changes.contents += texts
         part.turns, part.contents = turns, contents
 
-    def _place(self, event: Event, keys: Iterable[str]) -> None:
+    def _place(self, event: Event, keys: Iterable[str]) -> _Part:
         numbers = {self._part_of[key] for key in keys if key in self._part_of}
         if numbers:
             number = max(numbers, key=lambda number: len(self._parts[number].events))
@@ -166,12 +183,15 @@ class SessionParts:
                 self._part_of[key] = number
                 part.keys.append(key)
         self._changed.add(number)
+        return part
 
     def _join(self, number: int, other: int) -> None:
         part, joined = self._parts[number], self._parts.pop(other)
         self._changed.discard(other)
         part.events += joined.events
         part.keys += joined.keys
+        part.are_distinct = part.are_distinct and joined.are_distinct
+        part.said |= joined.said
         for key in joined.keys:
             self._part_of[key] = number
         part.turns |= joined.turns
@@ -299,18 +319,22 @@ class _Metered:
 
     def take_changes(
         self,
-        others: list[Turn],
+        ended: list[int],
         claims: Iterable[Event],
         attribution: Attribution,
         changes: SessionChanges,
     ) -> None:
         decisions = ruling_events(self._decisions)
         for number in sorted(self._changed):
-            points = sorted(
-                ruling_events(self._groups[number]), key=lambda event: (event.at_us, event.event_id)
-            )
-            events = [*points, *decisions, *claims]
-            found = {turn.turn_id: turn for turn in assemble_metered(events, others, attribution)}
+            found: dict[str, Turn] = {}
+            if not self._is_told(number, ended):
+                points = sorted(
+                    ruling_events(self._groups[number]),
+                    key=lambda event: (event.at_us, event.event_id),
+                )
+                events = [*points, *decisions, *claims]
+                metered = assemble_metered(events, ended, attribution)
+                found = {turn.turn_id: turn for turn in metered}
             before = self._turns.get(number, {})
             for turn_id in before.keys() | found.keys():
                 if before.get(turn_id) != found.get(turn_id):
@@ -320,6 +344,13 @@ class _Metered:
             self._turns[number] = found
         self._changed.clear()
 
+    def _is_told(self, number: int, ended: list[int]) -> bool:
+        """Whether a turn ended in the shortest interval of a group's points, and so in all."""
+        if self._has_sums:
+            return False
+        starts = [integer(event, "otel.started_at_us") or number for event in self._groups[number]]
+        return is_told(min(max(starts), number), number, ended)
+
 
 class _Claims:
     """Whom a session's records name as its owner, as long as they agree."""
@@ -328,36 +359,60 @@ class _Claims:
         self._owner = NamedOwner(attribution)
         self._names = self._owner.attributes
         self._credential: str | None = None
-        self._seen: set[tuple[object, ...]] = set()
+        self._attribution = attribution
+        self._resource: Mapping[str, object] | None = None
+        self._said_by_resource: tuple[object, ...] = ()
+        self._numbers: dict[tuple[object, ...], int] = {}
+        self._claims: list[Event] = []  # by number
+        self._owners: dict[int, Owners] = {}
         self.events: tuple[Event, ...] = ()
         """Say whom the records name and nothing else: for a part whose own events do not."""
 
-    def add(self, event: Event) -> bool:
-        """Whether the event agrees with those before it."""
+    def add(self, event: Event) -> int | None:
+        """A number for what the event says of its owner, equal for all that say the same; ``None``
+        where it disagrees with those before it."""
         if self._credential is None:
             self._credential = event.credential
         elif event.credential != self._credential:
-            return False
+            return None
         if event.kind == "decision":
-            return True
+            return _NOTHING
         attributes, resource = event.attributes, event.resource
-        said = (*map(attributes.get, self._names), *map(resource.get, self._names))
+        if resource is not self._resource:  # one resource speaks for many records
+            self._resource = resource
+            self._said_by_resource = tuple(map(resource.get, self._names))
+        said = (*map(attributes.get, self._names), *self._said_by_resource)
         try:
-            if said in self._seen:
-                return True
-            self._seen.add(said)
+            number = self._numbers.get(said)
         except TypeError:  # a list where a text should be
-            return False
+            return None
+        if number is not None:
+            return number
+        number = self._numbers[said] = len(self._numbers)
         claim = replace(
             event,
-            event_id=f"claim {len(self._seen)}",
+            event_id=f"claim {number}",
             kind="log",
             name="",
             at_us=_LATE_US,
             attributes={name: attributes[name] for name in self._names if name in attributes},
             resource={name: resource[name] for name in self._names if name in resource},
         )
+        self._claims.append(claim)
         is_first = self._owner.takes(claim)
         if is_first:
             self.events = (*self.events, claim)
-        return is_first is not None
+            self._owners.clear()
+        return None if is_first is None else number
+
+    def owners_of(self, said: set[int]) -> Owners | None:
+        """The owners of turns whose records say that of them; ``None`` where it is not one
+        thing."""
+        if len(said) != 1:
+            return None
+        (number,) = said
+        owners = self._owners.get(number)
+        if owners is None:
+            owners = EqualOwners(self._claims[number], self.events, self._attribution)
+            self._owners[number] = owners
+        return owners

@@ -77,10 +77,10 @@ class ToolFacts:
 
     def _decision(self) -> str:
         for event in (self.decision, self.blocked):
-            if event is not None and text(event, "decision"):
-                return text(event, "decision")
-        if self.result is not None and text(self.result, "decision_type"):
-            return text(self.result, "decision_type")
+            if event is not None and (decision := text(event, "decision")):
+                return decision
+        if self.result is not None and (decision := text(self.result, "decision_type")):
+            return decision
         return self.told.decision if self.told else ""
 
     def _success(self, context: SessionFacts) -> bool | None:
@@ -98,8 +98,10 @@ class ToolFacts:
 
     def _error_type(self, context: SessionFacts) -> str:
         for event in (self.result, self.execution):
-            if event is not None and text(event, "error_type", "error_class", "error.type"):
-                return text(event, "error_type", "error_class", "error.type")
+            if event is not None and (
+                error := text(event, "error_type", "error_class", "error.type")
+            ):
+                return error
         given = context.results.get(self.tool_use_id)
         texts = [
             self.told.result if self.told and self.told.is_error else "",
@@ -121,7 +123,10 @@ def read_tools(facts: SessionFacts) -> dict[str, ToolFacts]:
     tools: dict[str, ToolFacts] = {}
 
     def of(tool_use_id: str) -> ToolFacts:
-        return tools.setdefault(tool_use_id, ToolFacts(tool_use_id))
+        tool = tools.get(tool_use_id)
+        if tool is None:
+            tool = tools[tool_use_id] = ToolFacts(tool_use_id)
+        return tool
 
     for event in facts.by_name.get("claude_code.tool_decision", []):
         if tool_use_id := text(event, "tool_use_id"):
@@ -132,8 +137,8 @@ def read_tools(facts: SessionFacts) -> dict[str, ToolFacts]:
     by_span: dict[str, ToolFacts] = {}
     for event in facts.by_name.get(TOOL, []):
         if event.kind == "span" and (tool_use_id := _span_tool_id(event)):
-            of(tool_use_id).span = event
-            by_span[text(event, "otel.span_id")] = of(tool_use_id)
+            tool = by_span[text(event, "otel.span_id")] = of(tool_use_id)
+            tool.span = event
     for event in facts.by_name.get(TOOL_EXECUTION, []):
         if tool_use_id := _span_tool_id(event):
             of(tool_use_id).execution = event
@@ -154,7 +159,8 @@ def read_tools(facts: SessionFacts) -> dict[str, ToolFacts]:
             event for event in (tool.decision, tool.result, tool.span, tool.execution) if event
         ]
         tool.name = _name(tool, facts)
-    _join_requests(tools, facts)
+    if tools:
+        _join_requests(tools, facts)
     return tools
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Collection, Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -14,7 +13,7 @@ import pyarrow as pa
 from loop.domain.turns import Event
 from loop.lake.delta_log import DeltaLog
 from loop.lake.queries import LakeQueries, to_rows
-from loop.lake.rows import columns_to_arrow, day_of
+from loop.lake.rows import columns_of, columns_to_arrow, day_of
 from loop.lake.schemas import EVENTS
 from loop.lake.session_files import SessionFiles
 
@@ -39,7 +38,14 @@ class EventTable:
         self._queries = queries
         self._session_files = SessionFiles(log)
 
-    def write(self, events: Sequence[Event], *, journal: str, position: int) -> None:
+    def write(
+        self,
+        events: Sequence[Event],
+        *,
+        journal: str,
+        position: int,
+        written: Mapping[str, bytes],
+    ) -> None:
         """Appends events, unless that position of the journal is already in."""
         with self._log.held():
             done = self._log.transaction_number(journal)
@@ -47,14 +53,14 @@ class EventTable:
                 return
             # The events of one body share one resource: it is written out once.
             resources = {id(event.resource): event.resource for event in events}
-            written = {key: write_json(resource) for key, resource in resources.items()}
-            columns: dict[str, list[Any]] = {
-                name: list(map(attrgetter(name), events)) for name in _FIELDS
-            }
+            texts = {key: write_json(resource) for key, resource in resources.items()}
+            columns = columns_of(events, _FIELDS)
             # Null where there is none, so that files without any are passed over.
             columns["conflict"] = [event.conflict or None for event in events]
-            columns["attributes"] = [write_json(event.attributes) for event in events]
-            columns["resource"] = [written[id(event.resource)] for event in events]
+            columns["attributes"] = [
+                written.get(event.event_id) or write_json(event.attributes) for event in events
+            ]
+            columns["resource"] = [texts[id(event.resource)] for event in events]
             rows = columns_to_arrow(EVENTS, columns)
             self._log.append(rows, transaction=(journal, position), empty=True)
 

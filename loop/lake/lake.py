@@ -72,9 +72,20 @@ class Lake:
         commits = policy.checkpoint_commits
         return cls({schema.name: DeltaLog(store, schema, commits) for schema in TABLES}, policy)
 
-    def write_events(self, events: Sequence[Event], *, journal: str, position: int) -> None:
-        """Appends events. A position of a journal that is in (or a later one) is a no-op."""
-        self._events.write(events, journal=journal, position=position)
+    def write_events(
+        self,
+        events: Sequence[Event],
+        *,
+        journal: str,
+        position: int,
+        written: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Appends events. A position of a journal that is in (or a later one) is a no-op.
+
+        ``written`` is attributes of events as JSON with sorted keys, by event id, for those of
+        which it was made already.
+        """
+        self._events.write(events, journal=journal, position=position, written=written or {})
 
     def events_of(self, session_ids: Collection[str]) -> dict[str, list[Event]]:
         """The events of each session (every one asked for has a key), each event once."""

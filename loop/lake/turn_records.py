@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 from loop.domain.turns import Content, TokenUsage, ToolCall, Turn
-from loop.lake.rows import plain
+from loop.lake.rows import columns_of, values_of
 from loop.lake.schemas import CONTENTS, TOOL_CALL, TURNS
 
 _USAGE = (
@@ -47,17 +47,19 @@ _LATER = frozenset(
         "asserted_org_path",
     )
 )  # since version 2
-_CALL = tuple(field.name for field in TOOL_CALL)
+_call_values = values_of(tuple(field.name for field in TOOL_CALL))
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Turn)}
+turn_values = values_of(tuple(_DEFAULTS))
+content_values = values_of(tuple(field.name for field in dataclasses.fields(Content)))
 
 
 def turn_order(turn: Turn) -> tuple[str, int, int, str]:
     return turn.session_id, turn.started_at_us, turn.sequence, turn.turn_id
 
 
-def content_order(content: Content) -> tuple[int, int, str]:
+def content_order(content: Content) -> tuple[Any, ...]:
     """Total: two texts that agree in all of it are the same text."""
-    return content.at_us, content.sequence, repr(content)
+    return content.at_us, content.sequence, content_values(content)
 
 
 def read_contents(columns: Mapping[str, list[Any]]) -> list[Content]:
@@ -73,7 +75,7 @@ def _in_order(contents: list[Content]) -> list[Content]:
         if end < len(contents) and _place_of(contents[end]) == _place_of(contents[start]):
             continue
         if end - start > 1:
-            contents[start:end] = sorted(contents[start:end], key=repr)
+            contents[start:end] = sorted(contents[start:end], key=content_values)
         start = end
     return contents
 
@@ -97,13 +99,15 @@ def read_turns(columns: Mapping[str, list[Any]]) -> list[Turn]:
     return list(map(Turn, *(made[name] for name in _DEFAULTS)))
 
 
-def turn_row(turn: Turn) -> dict[str, Any]:
-    row = plain(turn, _TURN)
-    row.update(plain(turn.usage, _USAGE))
-    row["tool_calls"] = [plain(call, _CALL) for call in turn.tool_calls]
-    row["sources"] = list(turn.sources)
-    return row
+def turn_columns(turns: Sequence[Turn]) -> dict[str, list[Any]]:
+    """The columns of turns, but for those that are the table's own."""
+    columns = columns_of(turns, _TURN)
+    columns |= columns_of([turn.usage for turn in turns], _USAGE)
+    columns["tool_calls"] = [list(map(_call_values, turn.tool_calls)) for turn in turns]
+    columns["sources"] = [turn.sources for turn in turns]
+    return columns
 
 
-def content_row(content: Content) -> dict[str, Any]:
-    return plain(content, _CONTENT)
+def content_columns(contents: Sequence[Content]) -> dict[str, list[Any]]:
+    """The columns of texts, but for those that are the table's own."""
+    return columns_of(contents, _CONTENT)

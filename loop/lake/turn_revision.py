@@ -17,7 +17,7 @@ from loop.lake.compaction import LakePolicy, settle
 from loop.lake.data_files import DataFile
 from loop.lake.delta_log import DeltaLog, store_errors
 from loop.lake.queries import LakeQueries
-from loop.lake.turn_table import WATERMARK
+from loop.lake.revised_rows import WATERMARK
 
 Change = Callable[[pa.Table], pa.Table]
 """Gives the columns of turns that change, for the rows of a table and in their order."""

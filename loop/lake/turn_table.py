@@ -8,224 +8,25 @@ reasons.
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from loop.domain.turns import Charged, Content, Turn
 from loop.lake.delta_log import DeltaLog
-from loop.lake.queries import LakeQueries, to_columns, to_rows
-from loop.lake.rows import day_of, to_arrow
-from loop.lake.schemas import TURNS, TableSchema
-from loop.lake.session_files import SessionFiles
+from loop.lake.queries import LakeQueries, to_columns
+from loop.lake.revised_rows import WATERMARK, RevisedRows
 from loop.lake.session_survey import SessionRows, survey
 from loop.lake.turn_records import (
+    content_columns,
     content_order,
-    content_row,
+    content_values,
     read_contents,
     read_turns,
+    turn_columns,
     turn_order,
-    turn_row,
+    turn_values,
 )
-
-WATERMARK = "turnwise.revision"
-"""The application whose transaction number is the highest revision written in full."""
-
-KNOWN_SESSIONS = 20_000
-"""Sessions whose stored digests are kept in memory; others are read again when they change."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What is stored of one (session, turn): its newest revision, and from when to when."""
-
-    revision: int
-    digest: str
-    from_us: int
-    to_us: int
-    removed: bool
-    charged: Charged | None = None  # of a turn that is priced
-
-
-Known = dict[str, Stored]  # by turn_id
-
-
-class RevisedRows:
-    """Appends the changes of one table whose rows belong to (session, turn)."""
-
-    def __init__(
-        self, log: DeltaLog, queries: LakeQueries, to_row: Callable[[Any], dict[str, Any]]
-    ) -> None:
-        self.log = log
-        self._to_row = to_row
-        self._queries = queries
-        self._schema: TableSchema = log.schema
-        self.session_files = SessionFiles(log)
-        self._known: OrderedDict[str, Known] = OrderedDict()
-        self._version = -1
-
-    def write(
-        self,
-        groups: Mapping[tuple[str, str], Sequence[Any]],
-        session_ids: Collection[str],
-        *,
-        revision: int,
-        watermark: bool = False,
-        listed: Mapping[str, Collection[str]] | None = None,
-    ) -> None:
-        """Appends what differs between the groups and what is stored of the sessions.
-
-        ``groups`` holds all records of each (session_id, turn_id); of a session in ``listed`` those
-        of the turn ids there, and its other turns stay. A session that is stored at a higher
-        revision is left as it is.
-        """
-        with self.log.held():
-            commit = self.log.next_version()
-            known = self._load_known(session_ids, commit)
-            by_session: dict[str, dict[str, Sequence[Any]]] = defaultdict(dict)
-            for (session_id, turn_id), records in groups.items():
-                by_session[session_id][turn_id] = records
-            appended: list[dict[str, Any]] = []
-            updates: dict[str, Known] = {}
-            for session_id in session_ids:
-                stored = known[session_id]
-                if any(entry.revision > revision for entry in stored.values()):
-                    continue
-                within = stored if listed is None else listed.get(session_id, stored)
-                changed = self._differ(stored, by_session[session_id], session_id, revision, within)
-                for turn_id, rows in changed.items():
-                    appended += rows
-                    first = rows[0]
-                    times = [row[f"{self._schema.time_column}_us"] for row in rows]
-                    self._note_days(rows, times, stored.get(turn_id))
-                    entry = Stored(
-                        revision,
-                        first["digest"],
-                        min(times),
-                        max(times),
-                        first["removed"],
-                        _charged(first),
-                    )
-                    updates.setdefault(session_id, {})[turn_id] = entry
-            for row in appended:
-                row["commit"] = commit
-            transaction = None
-            if watermark:
-                before = self.log.transaction_number(WATERMARK)
-                if before is None or revision > before:
-                    transaction = (WATERMARK, revision)
-            if appended or transaction:
-                self._version = self.log.append(
-                    to_arrow(self._schema, appended), transaction=transaction, empty=True
-                )
-            for session_id, entries in updates.items():
-                self._known[session_id].update(entries)
-
-    def _differ(
-        self,
-        stored: Known,
-        groups: Mapping[str, Sequence[Any]],
-        session_id: str,
-        revision: int,
-        within: Collection[str],
-    ) -> dict[str, list[dict[str, Any]]]:
-        changed: dict[str, list[dict[str, Any]]] = {}
-        for turn_id, records in groups.items():
-            digest = _digest(records)
-            entry = stored.get(turn_id)
-            if entry is None or entry.removed or entry.digest != digest:
-                own = {"revision": revision, "removed": False, "digest": digest}
-                changed[turn_id] = rows = [self._to_row(record) for record in records]
-                for row in rows:
-                    row.update(own)
-        for turn_id in within:
-            entry = stored.get(turn_id)
-            if turn_id in groups or entry is None or entry.removed:
-                continue
-            # Rows of the same revision come from an earlier part of the same write.
-            if entry.revision < revision:
-                changed[turn_id] = [self._removal(session_id, turn_id, entry, revision)]
-        return changed
-
-    def _note_days(
-        self, rows: list[dict[str, Any]], times: list[int], before: Stored | None
-    ) -> None:
-        """Writes down where readers and compaction find what these rows supersede."""
-        first, last = (before.from_us, before.to_us) if before else (min(times), max(times))
-        days = {"supersedes_from_day": day_of(first), "supersedes_to_day": day_of(last)}
-        for row in rows:
-            row.update(days)
-
-    def _removal(
-        self, session_id: str, turn_id: str, entry: Stored, revision: int
-    ) -> dict[str, Any]:
-        row: dict[str, Any] = dict.fromkeys(self._schema.record_names())
-        return row | {
-            "session_id": session_id,
-            "turn_id": turn_id,
-            f"{self._schema.time_column}_us": entry.from_us,
-            "revision": revision,
-            "removed": True,
-            "digest": "",
-        }
-
-    def charged(self, session_ids: Collection[str]) -> dict[tuple[str, str], Charged]:
-        """How the stored turns of the sessions were charged, by (session, turn)."""
-        with self.log.write_lock:
-            known = self._load_known(session_ids, self.log.next_version())
-            return {
-                (session_id, turn_id): entry.charged
-                for session_id, entries in known.items()
-                for turn_id, entry in entries.items()
-                if entry.charged is not None
-            }
-
-    def _load_known(self, session_ids: Collection[str], commit: int) -> dict[str, Known]:
-        if self._version != commit - 1:
-            # Another process wrote (or this one has just started): what is in memory is stale.
-            self._known.clear()
-            self._version = commit - 1
-        missing = {session_id for session_id in session_ids if session_id not in self._known}
-        for session_id in missing:
-            self._known[session_id] = {}
-        files = self.session_files.holding(missing) if missing and commit else []
-        if files:
-            name = self._schema.name
-            time_name = f"{self._schema.time_column}_us"
-            more = ""
-            if name == TURNS.name:  # a turn is one row
-                more = "".join(
-                    f", any_value({n}) AS {n}" for n in ("price_version", "charge_version")
-                )
-            table = self._queries.run(
-                f"""SELECT session_id, turn_id, any_value(revision) AS revision,
-                        any_value(digest) AS digest, any_value(removed) AS removed,
-                        min({time_name}) AS from_us, max({time_name}) AS to_us{more}
-                    FROM (SELECT * FROM {name}_rows QUALIFY dense_rank() OVER (
-                        PARTITION BY session_id, turn_id
-                        ORDER BY revision DESC, "commit" DESC) = 1)
-                    GROUP BY session_id, turn_id""",  # noqa: S608
-                files={name: files},
-                sessions=missing,
-            )
-            for row in to_rows(table):
-                self._known[row["session_id"]][row["turn_id"]] = Stored(
-                    row["revision"],
-                    row["digest"],
-                    row["from_us"],
-                    row["to_us"],
-                    row["removed"],
-                    _charged(row),
-                )
-        wanted = {}
-        for session_id in session_ids:
-            self._known.move_to_end(session_id)
-            wanted[session_id] = self._known[session_id]
-        while len(self._known) > max(KNOWN_SESSIONS, len(wanted)):
-            self._known.popitem(last=False)
-        return wanted
 
 
 class TurnTable:
@@ -233,8 +34,8 @@ class TurnTable:
 
     def __init__(self, turns: DeltaLog, contents: DeltaLog, queries: LakeQueries) -> None:
         self._queries = queries
-        self._turns = RevisedRows(turns, queries, turn_row)
-        self._contents = RevisedRows(contents, queries, content_row)
+        self._turns = RevisedRows(turns, queries, turn_columns, turn_values)
+        self._contents = RevisedRows(contents, queries, content_columns, content_values)
 
     def write(
         self,
@@ -334,15 +135,3 @@ class TurnTable:
             sessions=session_ids,
         )
         return to_columns(rows)
-
-
-def _charged(row: Mapping[str, Any]) -> Charged | None:
-    version = row.get("price_version")
-    return Charged(version, row.get("charge_version") or 0) if version else None
-
-
-def _digest(records: Iterable[Any]) -> str:
-    digest = hashlib.blake2b(digest_size=12)
-    for record in records:
-        digest.update(repr(record).encode("utf-8", "backslashreplace"))
-    return digest.hexdigest()

@@ -16,7 +16,7 @@ from loop.lake.data_files import DataFile
 from loop.lake.delta_log import DeltaLog
 from loop.lake.pinned_log import list_files
 from loop.lake.queries import LakeQueries
-from loop.lake.turn_table import WATERMARK
+from loop.lake.revised_rows import WATERMARK
 
 
 @dataclass(frozen=True, slots=True)

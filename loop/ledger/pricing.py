@@ -8,10 +8,11 @@ priced before keeps the book that it was first priced with; only a re-pricing ch
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Protocol
 
+from loop.domain.days import utc_day
 from loop.domain.errors import NotFound
 from loop.domain.money import PriceBook, Terms
 from loop.domain.turns import Charged, Turn
@@ -80,17 +81,20 @@ def price(turn: Turn, book: PriceBook) -> Turn:
         return turn  # the collectors know already that its tokens are not known
     terms = Terms(turn.speed, turn.service_tier, turn.inference_geo, turn.web_search_requests)
     cost = book.cost(turn.model, day_of_turn(turn), turn.usage, terms)
-    return replace(
-        turn,
-        cost_microusd=cost.microusd,
-        price_version=cost.price_version,
-        unpriced_reason=cost.unpriced_reason,
-    )
+    values = [*_VALUES(turn)]
+    values[_COST:_AFTER_COST] = cost.microusd, cost.price_version, cost.unpriced_reason
+    return Turn(*values)
 
 
 def day_of_turn(turn: Turn) -> str:
     """The UTC day that it began: what its price depends on."""
-    return datetime.fromtimestamp(turn.started_at_us // 1_000_000, UTC).date().isoformat()
+    return utc_day(turn.started_at_us)
+
+
+_NAMES = [field.name for field in fields(Turn)]
+_VALUES = attrgetter(*_NAMES)  # with Turn(*values) a third of the time of dataclasses.replace
+_COST = _NAMES.index("cost_microusd")
+_AFTER_COST = _COST + len(("cost_microusd", "price_version", "unpriced_reason"))
 
 
 class _OneBook:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from collectors.attribution import utc_day
 from loop.access.view import ALL_ROWS, View
+from loop.domain.days import utc_day
 from loop.domain.errors import BadInput, NotFound
 from loop.domain.scores import QUALITY, Score
 from loop.domain.turns import ToolEvidence, TracedTurn, Turn

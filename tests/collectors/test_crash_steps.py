@@ -23,7 +23,7 @@ from loop.domain.policies import Decision
 from loop.lake import Lake
 from loop.lake.decision_table import DecisionTable
 from loop.lake.event_table import EventTable
-from loop.lake.turn_table import RevisedRows
+from loop.lake.revised_rows import RevisedRows
 from tests.collectors.pipeline import PRICES, ROOMY
 from tests.collectors.recordings import all_bodies, log_body
 
