@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from loop.domain.policies import BUCKETS, Publication, RoutingPolicy
 from optimizers.replay_assumptions import undated
-from optimizers.routing import routes
+from optimizers.routing import Routes, routes
 from optimizers.turn_frame import TurnFrame
 
 Integers = NDArray[np.int64]
@@ -32,7 +32,11 @@ class Vocabulary:
 
 def route_codes(policy: RoutingPolicy, frame: TurnFrame, vocabulary: Vocabulary) -> Integers:
     """What a policy does to each turn (model and effort) as one number, shape ``(n,)``."""
-    routed = routes(policy, frame)
+    return codes_of(routes(policy, frame), vocabulary)
+
+
+def codes_of(routed: Routes, vocabulary: Vocabulary) -> Integers:
+    """As :func:`route_codes`, of routes that were decided before."""
     model = vocabulary.encode(tuple(map(undated, routed.models)))
     effort = vocabulary.encode(routed.efforts)
     return model[routed.model] * _EFFORTS + effort[routed.rule]

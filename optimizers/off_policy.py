@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from loop.domain.estimates import Interval, OutcomeEstimate
 from loop.domain.policies import Publication, RoutingPolicy
-from optimizers.assignment_log import AssignmentLog, route_codes
+from optimizers.assignment_log import AssignmentLog, codes_of, route_codes
+from optimizers.routing import routes
 from optimizers.session_means import Floats, SessionMeans
 from optimizers.turn_frame import TurnFrame
 
@@ -73,6 +74,19 @@ class SessionWeights:
     @property
     def effective(self) -> float:
         return effective_size(self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """How far a log can answer for a candidate that changes something.
+
+    A *cell* is what one rule of the candidate does to the sessions that it routes otherwise than
+    the incumbent; ``fewest_cell_sessions`` is the least number of sessions, over all cells, that
+    were drawn to be routed just so (infinite where nothing changes).
+    """
+
+    unsupported_share: float
+    fewest_cell_sessions: float
 
 
 def effective_size(weights: Floats) -> float:
@@ -156,6 +170,23 @@ class OutcomeLog:
             direct_method=found.direct_method,
             largest_weight=largest,
         )
+
+    def support(self, candidate: RoutingPolicy) -> Support:
+        """What the support constraint of a search needs to know (SPIBB: Laroche et al., 2019)."""
+        log = self.log
+        routed = routes(candidate, log.frame)
+        codes = codes_of(routed, log.vocabulary)
+        ours = route_codes(self.incumbent, log.frame, log.vocabulary)
+        rows = np.flatnonzero((codes != ours) & log.decided)
+        session, first = np.unique(log.frame.session[rows], return_index=True)
+        changed = rows[first]
+        treated = self.weigh(candidate).weights[session] > 0
+        _, cell = np.unique(
+            np.stack([routed.rule[changed], codes[changed]]), axis=1, return_inverse=True
+        )
+        counts = np.bincount(cell.reshape(-1), weights=treated)
+        fewest = float(counts.min()) if len(counts) else float("inf")
+        return Support(self.weigh(candidate).unsupported_share, fewest)
 
     def means_of(self, chosen: Booleans) -> SessionMeans:
         """Means over some sessions of the log (a mask of shape ``(s,)``)."""

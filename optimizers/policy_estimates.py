@@ -74,10 +74,16 @@ def estimate_with(
     )  # fmt: skip
 
 
+def cost_pair(theirs: ReplayResult, ours: ReplayResult) -> tuple[int, int]:
+    """Both costs in micro-dollars over the turns that are priced on both sides."""
+    both = theirs.is_priced & ours.is_priced
+    return (
+        int(theirs.candidate_turn_cost_microusd[both].sum()),
+        int(ours.candidate_turn_cost_microusd[both].sum()),
+    )
+
+
 def saving_share(theirs: ReplayResult, ours: ReplayResult) -> float:
     """The share of our cost that theirs saves, over the turns that are priced on both sides."""
-    both = theirs.is_priced & ours.is_priced
-    cost = int(ours.candidate_turn_cost_microusd[both].sum())
-    if cost == 0:
-        return 0.0
-    return 1.0 - int(theirs.candidate_turn_cost_microusd[both].sum()) / cost
+    candidate, incumbent = cost_pair(theirs, ours)
+    return 1.0 - candidate / incumbent if incumbent else 0.0

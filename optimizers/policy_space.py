@@ -1,13 +1,15 @@
-"""The policies that a search may try: two bands of input size, in a scope, kept over a unit."""
+"""The policies that a search may try: two or three bands of input size, in a scope, kept over a
+unit, with a model and perhaps an effort for each band, and guards."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 
 from loop.domain.errors import BadInput
 from loop.domain.money import PriceBook
@@ -18,6 +20,7 @@ from loop.domain.policies import (
     Estimator,
     Guards,
     Measure,
+    Publication,
     RoutingPolicy,
     Rule,
 )
@@ -25,21 +28,33 @@ from optimizers.classic import classic_policy
 from optimizers.replay_assumptions import ReplayAssumptions, undated
 from optimizers.turn_frame import TurnFrame
 
-SCOPES = ("all", "main", "subagent")
 AS_REQUESTED = ""
-_GUESSED_QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
+NO_BAND = "none"
+REQUEST_CLASSES = ("main", "subagent")
+CEILING_SHARES = (1.0, 0.5, 0.25)
+_EVERYTHING = "all"
+_AGENT = "agent "
+_GUESSED_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _KNOWN_SHARE = 0.5
-_LEAST_TOKENS, _MOST_TOKENS = 10, 1_000_000
+_AGENT_SHARE = 0.02  # of the turns: rarer agent types are not worth a rule
+_MOST_AGENTS = 6
+_QUANTILES = np.linspace(0.0, 1.0, 1001)
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySpace:
-    """``models`` may serve either band, beside leaving the requested model. Thresholds are
-    searched on a logarithmic scale inside ``threshold_bounds`` (tokens, per measure): a measure
-    that is not in there is not searched."""
+    """``models`` may serve any band, beside leaving the requested model.
+
+    ``sizes``: for each measure that is searched, its quantiles over the turns (in tokens, at the
+    thousandths), so that a threshold is searched as the share of turns below it, whatever the
+    measure. ``scopes``: everything, a request class, or an agent type. ``efforts``: those that
+    some logged arm has tried, as of no other can anything be known.
+    """
 
     models: tuple[str, ...]
-    threshold_bounds: Mapping[str, tuple[int, int]]
+    sizes: Mapping[str, NDArray[np.int64]]
+    scopes: tuple[str, ...] = (_EVERYTHING, *REQUEST_CLASSES)
+    efforts: tuple[str, ...] = (AS_REQUESTED,)
     first_guesses: tuple[Mapping[str, Any], ...] = ()  # parameters as Optuna stores them
     assumptions: ReplayAssumptions = field(default_factory=ReplayAssumptions)
 
@@ -50,9 +65,10 @@ class PolicySpace:
         price_book: PriceBook,
         models: tuple[str, ...] = (),
         assumptions: ReplayAssumptions | None = None,
+        publications: Iterable[Publication] = (),
     ) -> PolicySpace:
         """The space that a log gives rise to: thresholds where its turns lie, of the measures that
-        it holds (no prompt lengths, no thresholds on them).
+        it holds (no prompt lengths, no thresholds on them), its agent types, its arms' efforts.
 
         Without ``models``, those of the classic policy and those that were requested, as far as
         they are priced. Raises :class:`BadInput` for a named model without a price.
@@ -67,80 +83,155 @@ class PolicySpace:
             requested = map(undated, frame.requested_model.values)
             known = {*classic_policy().models(), *requested}
             models = tuple(sorted(model for model in known if price_book.knows(model)))
-        bounds: dict[str, tuple[int, int]] = {}
-        guesses: list[Mapping[str, Any]] = []
+        sizes: dict[str, NDArray[np.int64]] = {
+            measure: np.quantile(frame.measure(measure, Estimator()), _QUANTILES).astype(np.int64)
+            for measure in _measures_of(frame)
+        }
         cheapest = min(models, key=lambda model: _input_price(price_book, model), default="")
-        for measure in _measures_of(frame):
-            sizes = frame.measure(measure, Estimator())
-            low, high = np.quantile(sizes, [0.005, 0.995]) if len(sizes) else (0, 0)
-            least = int(np.clip(low, _LEAST_TOKENS, _MOST_TOKENS // 2))
-            bounds[measure] = (least, int(np.clip(high * 1.1, 2 * least, _MOST_TOKENS)))
-            # The search starts from the plain idea, small requests to the cheapest model, at
-            # thresholds spread over the log; a random start seldom meets it.
-            for threshold in np.quantile(sizes, _GUESSED_QUANTILES) if len(sizes) else ():
-                guesses.append(
-                    {
-                        "measure": measure,
-                        f"threshold_tokens.{measure}": int(np.clip(threshold, *bounds[measure])),
-                        "unit": "session",
-                        "scope": "all",
-                        "short_model": cheapest,
-                        "long_model": AS_REQUESTED,
-                    }
-                )
-        return cls(models, bounds, tuple(guesses), assumptions or ReplayAssumptions())
+        efforts = {
+            rule.effort
+            for publication in publications
+            for arm in publication.arms
+            for rule in arm.policy.rules
+        }
+        return cls(
+            models,
+            sizes,
+            (_EVERYTHING, *REQUEST_CLASSES, *_agent_scopes(frame)),
+            tuple(sorted({AS_REQUESTED, *efforts})),
+            tuple(_guesses(tuple(sizes), cheapest)),
+            assumptions or ReplayAssumptions(),
+        )
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Draws the parameters of one policy."""
-        measure = trial.suggest_categorical("measure", tuple(self.threshold_bounds))
-        low, high = self.threshold_bounds[measure]
-        threshold = trial.suggest_int(f"threshold_tokens.{measure}", low, high, log=True)
+        """Draws the parameters of one policy; ``threshold_tokens`` and ``upper_tokens`` (where
+        there is a middle band) are what the drawn shares come to."""
         choices = (*self.models, AS_REQUESTED)
-        return {
-            "measure": measure,
-            "threshold_tokens": _rounded(threshold),
+        drawn: dict[str, Any] = {
+            "measure": trial.suggest_categorical("measure", tuple(self.sizes)),
+            "threshold_share": trial.suggest_float("threshold_share", 0.005, 0.999),
             "unit": trial.suggest_categorical("unit", UNITS),
-            "scope": trial.suggest_categorical("scope", SCOPES),
+            "scope": trial.suggest_categorical("scope", self.scopes),
             "short_model": trial.suggest_categorical("short_model", choices),
+            "middle_model": trial.suggest_categorical("middle_model", (NO_BAND, *choices)),
             "long_model": trial.suggest_categorical("long_model", choices),
+            "ceiling_share": trial.suggest_categorical("ceiling_share", CEILING_SHARES),
         }
+        if drawn["middle_model"] != NO_BAND:
+            drawn["upper_share"] = trial.suggest_float("upper_share", 0.05, 0.95)
+        if drawn["unit"] in ("user_turn", "request"):
+            drawn["tool_loop_lock"] = trial.suggest_categorical("tool_loop_lock", (True, False))
+        if len(self.efforts) > 1:
+            for name in ("short_effort", "long_effort"):
+                drawn[name] = trial.suggest_categorical(name, self.efforts)
+        return self.complete(drawn)
+
+    def complete(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters as Optuna keeps them, with the thresholds in tokens."""
+        share = drawn["threshold_share"]
+        tokens = {"threshold_tokens": self._tokens(drawn["measure"], share)}
+        if drawn["middle_model"] != NO_BAND:
+            upper = share + (1.0 - share) * drawn["upper_share"]
+            tokens["upper_tokens"] = self._tokens(drawn["measure"], upper)
+        return {**drawn, **tokens}
 
     def policy(self, parameters: Mapping[str, Any]) -> RoutingPolicy:
         """The document of a set of parameters, with a ceiling for each model that it names."""
-        in_scope: tuple[Condition, ...] = ()
-        if parameters["scope"] != "all":
-            in_scope = (Condition("request_class", "==", parameters["scope"]),)
+        in_scope = _scope_conditions(parameters["scope"])
         size = Condition("input_tokens", "<", parameters["threshold_tokens"])
-        rules = [Rule("short", (*in_scope, size), parameters["short_model"])]
-        if in_scope and parameters["long_model"]:
-            rules.append(Rule("long", in_scope, parameters["long_model"]))
-        named = {parameters["short_model"], parameters["long_model"]} - {AS_REQUESTED}
+        short_effort = parameters.get("short_effort", AS_REQUESTED)
+        long_effort = parameters.get("long_effort", AS_REQUESTED)
+        long_model = parameters["long_model"]
+        rules = [Rule("short", (*in_scope, size), parameters["short_model"], short_effort)]
+        upper = parameters.get("upper_tokens", 0)
+        middle = parameters["middle_model"] if upper > parameters["threshold_tokens"] else NO_BAND
+        if middle != NO_BAND:
+            below = Condition("input_tokens", "<", upper)
+            rules.append(Rule("middle", (*in_scope, below), middle))
+        needs_rule = bool(in_scope and long_model) or bool(long_effort)
+        if needs_rule:
+            rules.append(Rule("long", in_scope, long_model, long_effort))
+        named = {parameters["short_model"], middle, long_model} - {AS_REQUESTED, NO_BAND}
         ceilings = {model: self.assumptions.ceiling(model) for model in sorted(named)}
+        share = parameters["ceiling_share"]
         return RoutingPolicy(
             name="searched",
             rules=tuple(rules),
             measure=parameters["measure"],
             unit=parameters["unit"],
-            default_model="" if in_scope else parameters["long_model"],
-            description=_describe(parameters),
-            guards=Guards({model: most for model, most in ceilings.items() if most is not None}),
+            default_model="" if in_scope or needs_rule else long_model,
+            description=_describe(parameters, middle),
+            guards=Guards(
+                {m: int(most * share) for m, most in ceilings.items() if most is not None},
+                tool_loop_lock=parameters.get("tool_loop_lock", True),
+            ),
         )
+
+    def _tokens(self, measure: str, share: float) -> int:
+        return _rounded(max(1, int(np.interp(share, _QUANTILES, self.sizes[measure]))))
 
 
 def _measures_of(frame: TurnFrame) -> tuple[Measure, ...]:
     """All but the length of prompts where most turns don't know it: it would read as 0."""
+    if len(frame) == 0:
+        return ()
     lengths = frame.measure("prompt_tokens", Estimator())
-    known = len(lengths) > 0 and float((lengths > 0).mean()) >= _KNOWN_SHARE
+    known = float((lengths > 0).mean()) >= _KNOWN_SHARE
     return tuple(measure for measure in MEASURES if known or measure != "prompt_tokens")
 
 
-def _describe(parameters: Mapping[str, Any]) -> str:
-    short = parameters["short_model"] or "the requested model"
-    long = parameters["long_model"] or "the requested model"
-    scope = {"all": "all requests", "main": "the main loop", "subagent": "subagents"}
+def _agent_scopes(frame: TurnFrame) -> list[str]:
+    names = frame.agent_name
+    counts = np.bincount(names.codes, minlength=len(names.values))
+    common = [
+        (count, name)
+        for count, name in zip(counts.tolist(), names.values, strict=True)
+        if name and count >= _AGENT_SHARE * len(frame)
+    ]
+    ranked = sorted(common, key=lambda item: (-item[0], item[1]))
+    return [f"{_AGENT}{name}" for _, name in ranked[:_MOST_AGENTS]]
+
+
+def _guesses(measures: Sequence[str], cheapest: str) -> Iterable[Mapping[str, Any]]:
+    """The search starts from the plain idea, small requests to the cheapest model, at thresholds
+    spread over the log; a random start seldom meets it."""
+    for measure in measures:
+        for share in _GUESSED_SHARES:
+            yield {
+                "measure": measure,
+                "threshold_share": share,
+                "unit": "session",
+                "scope": _EVERYTHING,
+                "short_model": cheapest,
+                "middle_model": NO_BAND,
+                "long_model": AS_REQUESTED,
+                "ceiling_share": 1.0,
+            }
+
+
+def _scope_conditions(scope: str) -> tuple[Condition, ...]:
+    if scope == _EVERYTHING:
+        return ()
+    if scope.startswith(_AGENT):
+        return (Condition("agent_name", "==", scope.removeprefix(_AGENT)),)
+    return (Condition("request_class", "==", scope),)
+
+
+def _describe(parameters: Mapping[str, Any], middle: str) -> str:
+    def target(model: str, effort: str = "") -> str:
+        return (model or "the requested model") + (f" at {effort} effort" if effort else "")
+
+    scope = parameters["scope"]
+    scopes = {_EVERYTHING: "all requests", "main": "the main loop", "subagent": "subagents"}
+    where = scopes.get(scope, f"the {scope}")
+    between = f"under {parameters.get('upper_tokens', 0):,} to {target(middle)}, "
+    lock = "" if parameters.get("tool_loop_lock", True) else ", inside tool loops too"
     return (
-        f"Under {parameters['threshold_tokens']:,} {parameters['measure']} to {short}, "
-        f"else to {long}; {scope[parameters['scope']]}, kept per {parameters['unit']}."
+        f"Under {parameters['threshold_tokens']:,} {parameters['measure']} to "
+        f"{target(parameters['short_model'], parameters.get('short_effort', ''))}, "
+        f"{between if middle != NO_BAND else ''}else to "
+        f"{target(parameters['long_model'], parameters.get('long_effort', ''))}; {where}, "
+        f"kept per {parameters['unit']}{lock}."
     )
 
 

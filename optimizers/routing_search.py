@@ -1,9 +1,9 @@
 """Searches for a routing policy that saves money and keeps quality, and tests it on later work.
 
-Optuna's TPE sampler (Bergstra et al., 2011) proposes policies. They are costed on the training
-sessions and held to the quality constraint on all earlier sessions; the best few are costed
-again on the validation sessions; the winner is estimated on later sessions that nothing above has
-seen. "No better policy found" is a result.
+Optuna proposes policies (TPE: Bergstra et al., 2011, Ozaki et al., 2022; or NSGA-II: Deb et al.,
+2002). They are costed on the training sessions and held to the constraints on quality and support
+on all earlier sessions; the best few are costed again on the validation sessions; the winner is
+estimated on later sessions that nothing above has seen. "No better policy found" is a result.
 """
 
 from __future__ import annotations
@@ -11,33 +11,35 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-import optuna
-from optuna.storages.journal import JournalFileBackend
-
+from loop.domain.errors import BadInput
 from loop.domain.estimates import PolicyEstimate
 from loop.domain.money import PriceBook
 from loop.domain.policies import UNITS, Publication, RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
 from optimizers.classic import classic_policy
-from optimizers.objectives import SavingUnderQuality
+from optimizers.objectives import Evaluation
 from optimizers.off_policy import EstimationLimits
 from optimizers.policy_estimates import estimate_with, saving_share
-from optimizers.policy_space import PolicySpace
+from optimizers.policy_space import NO_BAND, PolicySpace
 from optimizers.replay import Replayer
 from optimizers.replay_assumptions import ReplayAssumptions
 from optimizers.session_evidence import SessionEvidence
-from optimizers.session_splits import Booleans, split_sessions
+from optimizers.session_splits import Booleans, SessionSplit, split_sessions
 from optimizers.stopping import (
     SearchProgress,
     StoppingRule,
+    after_dollars,
     after_seconds,
     after_trials,
     first_of,
     when_requested,
+    without_gain,
 )
+from optimizers.studies import SAMPLERS, SamplerName, SearchStudy, front_of, open_study
+from optimizers.trial_workers import Evaluate, EvaluationJob, evaluation_of
 from optimizers.turn_frame import TurnFrame
 
 MIN_SESSIONS = 12
@@ -46,7 +48,12 @@ _LEAST_GAIN = 1e-4  # a smaller saving is none
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """``quality_margin``: how much mean session quality may fall, at the lower 95 % bound.
+    """How to search, and when to end.
+
+    ``quality_margin``: how much mean session quality may fall, at the lower 95 % bound.
+    ``min_cell_sessions``: sessions that the log must hold of each change that a policy makes.
+    ``patience``: trials without a gain after which it ends, 0 for never. ``max_usd`` bounds what
+    its processors cost, at ``usd_per_worker_hour``; 0 is no bound.
 
     ``limits`` are those of the reported estimates. While it chooses, the search allows only the
     ``selection_support_share`` of their unsupported sessions: the winner is picked for lying at
@@ -56,13 +63,44 @@ class SearchSettings:
     trials: int = 200
     seconds: float = 300.0
     seed: int = 0
+    sampler: SamplerName = "tpe"
+    workers: int = 1
+    patience: int = 0
+    max_usd: float = 0.0
+    usd_per_worker_hour: float = 0.05
     quality_margin: float = 0.02
+    min_cell_sessions: int = 100
     test_share: float = 0.25
     validation_share: float = 0.3
     finalists: int = 8
     selection_support_share: float = 0.2
     limits: EstimationLimits = field(default_factory=EstimationLimits)
     assumptions: ReplayAssumptions = field(default_factory=ReplayAssumptions)
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise BadInput(
+                f"{self.sampler!r} is no sampler.", fix=f"Write {' or '.join(SAMPLERS)}."
+            )
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain JSON data, without the assumptions of the replay."""
+        document = asdict(self)
+        document.pop("assumptions")
+        return document
+
+    def bounds(self) -> tuple[StoppingRule, ...]:
+        """The rules that end it."""
+        rules = [after_trials(self.trials), after_seconds(self.seconds)]
+        if self.patience:
+            rules.append(without_gain(self.patience))
+        if self.max_usd:
+            rules.append(after_dollars(self.max_usd))
+        return tuple(rules)
+
+
+_BUDGETS = ("trials", "seconds", "workers", "patience", "max_usd", "usd_per_worker_hour")
+"""What may differ when a run goes on: it decides when the search ends, not what a trial says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +121,12 @@ def search(
     session_quality: Mapping[str, float] | None = None,
     session_wait_seconds: Mapping[str, float] | None = None,
     session_labels: Mapping[str, Mapping[str, str]] | None = None,
+    org_paths: Sequence[str] = (),
     settings: SearchSettings | None = None,
     run_id: str = "",
+    started_at_us: int | None = None,
     table_versions: Mapping[str, int] | None = None,
-    journal: Path | None = None,
+    study_url: str = "",
     progress: Callable[[Trial], None] | None = None,
     stop_requested: Callable[[], bool] | None = None,
 ) -> OptimizationRun:
@@ -94,15 +134,20 @@ def search(
 
     ``incumbent`` is the policy in force: savings are against its replay. ``models`` may serve
     (default: the classic pair and what was requested). ``publications`` by serial and
-    ``session_quality`` by session id let quality be estimated. With ``journal``, the Optuna study
-    is kept in that file. The same seed and data give the same trials. Raises :class:`BadInput`
-    for a model without a price.
+    ``session_quality`` by session id let quality be estimated; waiting times, labels and
+    ``org_paths`` add to the two estimates of the winner (:class:`SessionEvidence`).
+
+    With ``study_url`` (a database, in SQLAlchemy's form) the Optuna study is kept there under
+    ``run_id``, and a run that was cut off goes on where it was; without one it is in memory. The
+    same seed and data give the same trials, as do the same seed, data and number of workers.
+    Raises :class:`BadInput` for a model without a price, :class:`Conflict` where the study of
+    that name was about other data or settings.
     """
     settings = settings or SearchSettings()
     begun = OptimizationRun(
         run_id=run_id or f"run-{uuid.uuid4().hex[:12]}",
         state="running",
-        started_at_us=_now_us(),
+        started_at_us=started_at_us or _now_us(),
         finished_at_us=None,
         seed=settings.seed,
         incumbent=incumbent,
@@ -110,16 +155,17 @@ def search(
         trials=(),
         found=None,
         outcome="",
+        settings=settings.to_document(),
     )
-    space = PolicySpace.of_log(frame, price_book, models, settings.assumptions)
-    problem = _problem(frame)
-    if problem:
-        return _finish(begun, (), f"No better policy found: {problem}.")
+    space = PolicySpace.of_log(
+        frame, price_book, models, settings.assumptions, (publications or {}).values()
+    )
     split = split_sessions(
         frame, test_share=settings.test_share, validation_share=settings.validation_share
     )
-    if not (split.train.any() and split.validation.any() and split.test.any()):
-        return _finish(begun, (), "No better policy found: a part of the sessions is empty.")
+    problem = _problem(frame, split)
+    if problem:
+        return _finish(begun, f"No better policy found: {problem}.")
 
     def prepare(chosen: Booleans, limits: EstimationLimits = settings.limits) -> _Data:
         part = frame.of_sessions(chosen)
@@ -136,48 +182,67 @@ def search(
 
     unsupported = settings.limits.max_unsupported_share * settings.selection_support_share
     strict = replace(settings.limits, max_unsupported_share=unsupported)
-    earlier, later = prepare(split.selection, strict), prepare(split.test)
+    earlier = prepare(split.selection, strict)
     asks_quality = earlier.evidence.quality.is_answerable
-    objective = SavingUnderQuality(
-        prepare(split.train).replayer,
-        incumbent,
-        earlier.evidence.quality if asks_quality else None,
-        settings.quality_margin,
+    job = EvaluationJob(
+        train=frame.of_sessions(split.train),
+        selection=earlier.replayer.frame,
+        price_book=price_book,
+        assumptions=settings.assumptions,
+        incumbent=incumbent,
+        publications=publications or {},
+        session_quality=session_quality or {},
+        limits=strict,
+        asks_quality=asks_quality,
+        margin=settings.quality_margin,
+        min_cell_sessions=settings.min_cell_sessions,
     )
-    rules = [after_trials(settings.trials), after_seconds(settings.seconds)]
+    rules = settings.bounds()
     if stop_requested:
-        rules.insert(0, when_requested(stop_requested))
-    study = _study(begun.run_id, settings.seed, journal)
-    for guess in space.first_guesses:
-        study.enqueue_trial(dict(guess))
-    trials, reason = _try_policies(study, space, objective, first_of(*rules), progress)
-    trials = _mark_front(trials)
+        rules = (when_requested(stop_requested), *rules)
+    with (
+        open_study(
+            begun.run_id,
+            space,
+            url=study_url,
+            sampler=settings.sampler,
+            seed=settings.seed,
+            asks_quality=asks_quality,
+            about=_about(begun, frame, price_book),
+        ) as study,
+        evaluation_of(job, settings.workers) as evaluate,
+    ):
+        trials, reason, spent_usd = _try_policies(
+            study, evaluate, first_of(*rules), settings, progress
+        )
+        importance = study.importance()
+    done = replace(begun, trials=_mark_front(trials), importance=importance, spent_usd=spent_usd)
     basis = (
-        "under the quality constraint"
+        "under the constraints on quality and support"
         if asks_quality
         else "on cost alone, as the log can't answer for quality "
         f"({'; '.join(earlier.evidence.quality.refusals)})"
     )
-    best = _choose(trials, prepare(split.validation).replayer, incumbent, settings.finalists)
     searched = f"{len(trials)} policies were tried {basis}; the search ended {reason}"
+    validation = Replayer(frame.of_sessions(split.validation), price_book, settings.assumptions)
+    best = _choose(done.trials, validation, incumbent, settings.finalists)
     if best is None:
-        return _finish(
-            begun, trials, f"No better policy found: {searched}, and none saved anything."
-        )
-    selection = estimate_with(best, earlier.replayer, incumbent, earlier.evidence)
-    test = estimate_with(best, later.replayer, incumbent, later.evidence)
+        return _finish(done, f"No better policy found: {searched}, and none saved anything.")
+    later = prepare(split.test)
+    selection = estimate_with(best, earlier.replayer, incumbent, earlier.evidence, org_paths)
+    test = estimate_with(best, later.replayer, incumbent, later.evidence, org_paths)
+    done = replace(done, selection=selection, test=test)
     failure = _failure_on_later(test, settings.quality_margin)
     if failure:
-        outcome = f"No better policy found: {searched}; the best one {failure}."
-        return replace(_finish(begun, trials, outcome), selection=selection, test=test)
+        return _finish(done, f"No better policy found: {searched}; the best one {failure}.")
     outcome = (
         f"Found a policy that saves {test.saving_share:.1%} on later sessions "
         f"({selection.saving_share:.1%} on those that chose it): {searched}."
     )
-    return replace(_finish(begun, trials, outcome), found=best, selection=selection, test=test)
+    return _finish(replace(done, found=best), outcome)
 
 
-def _problem(frame: TurnFrame) -> str:
+def _problem(frame: TurnFrame, split: SessionSplit) -> str:
     if frame.n_sessions < MIN_SESSIONS:
         return (
             f"the log holds {frame.n_sessions} sessions, and {MIN_SESSIONS} are needed to choose "
@@ -185,85 +250,92 @@ def _problem(frame: TurnFrame) -> str:
         )
     if frame.cost_microusd.sum() == 0:
         return "no turn of the log has a price"
+    if not (split.train.any() and split.validation.any() and split.test.any()):
+        return "a part of the sessions is empty"
     return ""
 
 
-def _study(name: str, seed: int, journal: Path | None) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal))) if journal else None
-    return optuna.create_study(
-        study_name=name,
-        direction="maximize",
-        storage=storage,
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=30),
-    )
+def _about(run: OptimizationRun, frame: TurnFrame, price_book: PriceBook) -> dict[str, Any]:
+    """What a trial's numbers depend on, for whoever goes on with the study or looks at it."""
+    settings = {key: value for key, value in run.settings.items() if key not in _BUDGETS}
+    return settings | {
+        "incumbent_digest": run.incumbent.digest,
+        "sessions": frame.n_sessions,
+        "turns": len(frame),
+        "billed_microusd": int(frame.cost_microusd.sum()),
+        "table_versions": dict(run.table_versions),
+        "prices": price_book.version,
+    }
 
 
 def _try_policies(
-    study: optuna.Study,
-    space: PolicySpace,
-    objective: SavingUnderQuality,
+    study: SearchStudy,
+    evaluate: Evaluate,
     ends: StoppingRule,
+    settings: SearchSettings,
     progress: Callable[[Trial], None] | None,
-) -> tuple[tuple[Trial, ...], str]:
+) -> tuple[tuple[Trial, ...], str, float]:
+    """The trials in order, why the search ended, and what its processors cost."""
     started = time.monotonic()
-    classic = classic_policy()
-    fixed = {
-        "measure": classic.measure,
-        "threshold_tokens": 10_000,
-        "unit": classic.unit,
-        "scope": "all",
-        "short_model": classic.rules[0].model,
-        "long_model": classic.default_model,
-    }
     trials: list[Trial] = []
     best: float | None = None
     best_at = 0
-    reason = ""
-    while not reason:
-        if not trials:
-            # The classic policy comes first and outside the study: its models and threshold
-            # need not lie in the space.
-            parameters, policy, asked = dict(fixed), classic, None
-        else:
-            asked = study.ask()
-            parameters = space.suggest(asked)
-            policy = space.policy(parameters)
-        merit = objective.evaluate(policy)
+    spent_usd = 0.0
+
+    def add(parameters: Mapping[str, Any], policy: RoutingPolicy, merit: Evaluation) -> str:
+        nonlocal best, best_at, spent_usd
         trial = Trial(
             number=len(trials),
-            parameters=parameters,
+            parameters=dict(parameters),
             policy=policy,
             saving_share=merit.saving_share,
             quality_difference_low=merit.quality_difference_low,
             feasible=merit.is_feasible,
         )
-        if asked is not None:
-            asked.set_constraint("quality", merit.violation)
-            asked.set_user_attr("policy_digest", policy.digest)
-            study.tell(asked, merit.saving_share)
         trials.append(trial)
         if trial.feasible and (best is None or trial.saving_share > best):
             best, best_at = trial.saving_share, trial.number
         if progress:
             progress(trial)
-        reason = ends(
-            SearchProgress(len(trials), time.monotonic() - started, best, len(trials) - 1 - best_at)
+        elapsed = time.monotonic() - started
+        spent_usd = elapsed / 3600 * settings.workers * settings.usd_per_worker_hour
+        return ends(
+            SearchProgress(len(trials), elapsed, best, len(trials) - 1 - best_at, spent_usd)
         )
-    return tuple(trials), reason
+
+    # The classic policy comes first and outside the study: its models and threshold need not lie
+    # in the space.
+    classic = classic_policy()
+    reason = add(_classic_parameters(classic), classic, evaluate([classic])[0])
+    for known in study.finished():
+        reason = add(known.parameters, known.policy, known.evaluation)
+    while not reason:
+        count = min(settings.workers, max(1, settings.trials - len(trials)))
+        asked = study.ask(len(trials) - 1, count)
+        for item, merit in zip(asked, evaluate([a.policy for a in asked]), strict=True):
+            study.tell(item, merit)
+            reason = add(item.parameters, item.policy, merit)
+    return tuple(trials), reason, spent_usd
+
+
+def _classic_parameters(classic: RoutingPolicy) -> dict[str, Any]:
+    return {
+        "measure": classic.measure,
+        "threshold_tokens": classic.rules[0].when[0].value,
+        "unit": classic.unit,
+        "scope": "all",
+        "short_model": classic.rules[0].model,
+        "middle_model": NO_BAND,
+        "long_model": classic.default_model,
+    }
 
 
 def _mark_front(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     """Marks the trials that no other feasible one dominates in (saving, bound of quality)."""
     feasible = [trial for trial in trials if trial.feasible]
-    ranked = sorted(feasible, key=lambda t: (-t.saving_share, -_bound(t), t.number))
-    front: set[int] = set()
-    highest = -float("inf")
-    for trial in ranked:
-        if _bound(trial) > highest:
-            front.add(trial.number)
-            highest = _bound(trial)
-    return tuple(replace(trial, on_front=trial.number in front) for trial in trials)
+    front = front_of([(trial.saving_share, _bound(trial)) for trial in feasible])
+    numbers = {feasible[at].number for at in front}
+    return tuple(replace(trial, on_front=trial.number in numbers) for trial in trials)
 
 
 def _bound(trial: Trial) -> float:
@@ -300,8 +372,8 @@ def _failure_on_later(test: PolicyEstimate, margin: float) -> str:
     return ""
 
 
-def _finish(run: OptimizationRun, trials: tuple[Trial, ...], outcome: str) -> OptimizationRun:
-    return replace(run, state="finished", finished_at_us=_now_us(), trials=trials, outcome=outcome)
+def _finish(run: OptimizationRun, outcome: str) -> OptimizationRun:
+    return replace(run, state="finished", finished_at_us=_now_us(), outcome=outcome)
 
 
 def _now_us() -> int:

@@ -52,6 +52,11 @@ runs = Table(
     Column("selection", Text),  # an estimate
     Column("test", Text),  # an estimate
     Column("tombstones", Text),  # ids of the erasures that took what it read, as a JSON list
+    Column("settings", Text),
+    Column("importance", Text),
+    Column("spent_usd", Float),
+    Column("options", Text),  # what was asked for; whoever goes on with the run needs it
+    Column("alive_at_us", BigInteger),  # when its process last said that it works on it
 )
 trials = Table(
     "optimization_trials",
@@ -70,6 +75,8 @@ trials = Table(
 )  # fmt: skip
 
 
+SILENT_US = 60_000_000
+"""How long a search may say nothing before another process goes on with it."""
 _OUTCOMES = ("quality", "session_cost_usd", "session_wait_seconds")
 
 
@@ -94,9 +101,12 @@ class RunRecords:
                 if known == run:
                     return
                 raise Conflict(f"The run {run.run_id} has {stored}; it can't be changed.")
-            connection.execute(delete(trials).where(trials.c.run_id == run.run_id))
-            connection.execute(delete(runs).where(runs.c.run_id == run.run_id))
-            connection.execute(insert(runs).values(**_run_row(run)))
+            if stored is None:
+                connection.execute(insert(runs).values(**_run_row(run)))
+            else:
+                mine = runs.c.run_id == run.run_id
+                connection.execute(update(runs).where(mine).values(**_run_row(run)))
+                connection.execute(delete(trials).where(trials.c.run_id == run.run_id))
             if rows:
                 connection.execute(insert(trials), rows)
 
@@ -107,6 +117,44 @@ class RunRecords:
         if run is None:
             raise NotFound(f"There is no optimization run {run_id!r}.")
         return run
+
+    def begin(self, run: OptimizationRun, options: Mapping[str, Any], at_us: int) -> None:
+        """Stores a run that is about to be searched, with what was asked for."""
+        self.save(run)
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(runs)
+                .where(runs.c.run_id == run.run_id)
+                .values(options=canonical_json(dict(options)), alive_at_us=at_us)
+            )
+
+    def mark_alive(self, run_id: str, at_us: int) -> None:
+        """Notes that a process works on the run."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(runs).where(runs.c.run_id == run_id).values(alive_at_us=at_us)
+            )
+
+    def is_any_silent(self, at_us: int) -> bool:
+        """Whether some running run has not been marked alive for :data:`SILENT_US`."""
+        with self._engine.begin() as connection:
+            return (
+                connection.execute(select(runs.c.run_id).where(_silent(at_us))).first() is not None
+            )
+
+    def take_over(self, at_us: int) -> tuple[str, Mapping[str, Any]] | None:
+        """A run that is silent, now the caller's, with what was asked for; of two that ask at
+        once, one gets it."""
+        silent = _silent(at_us)
+        with self._engine.begin() as connection:
+            row = connection.execute(
+                select(runs.c.run_id, runs.c.options, runs.c.alive_at_us).where(silent).limit(1)
+            ).one_or_none()
+            if row is None:
+                return None
+            unchanged = (runs.c.run_id == row.run_id) & (runs.c.alive_at_us == row.alive_at_us)
+            taken = connection.execute(update(runs).where(unchanged).values(alive_at_us=at_us))
+            return (row.run_id, json.loads(row.options)) if taken.rowcount else None
 
     def add_tombstone(self, run_id: str, erasure_id: str) -> None:
         """Notes that an erasure took rows which the run has read; again changes nothing."""
@@ -124,6 +172,10 @@ class RunRecords:
         with self._engine.begin() as connection:
             rows = connection.execute(query).mappings().all()
         return tuple(_run(dict(row), ()) for row in rows)
+
+
+def _silent(at_us: int) -> Any:
+    return (runs.c.state == "running") & (runs.c.alive_at_us < at_us - SILENT_US)
 
 
 def estimate_document(estimate: PolicyEstimate) -> dict[str, Any]:
@@ -185,6 +237,9 @@ def _run_row(run: OptimizationRun) -> dict[str, Any]:
         "selection": _estimate_text(run.selection),
         "test": _estimate_text(run.test),
         "tombstones": json.dumps(sorted(run.tombstones)),
+        "settings": canonical_json(dict(run.settings)),
+        "importance": canonical_json(dict(run.importance)),
+        "spent_usd": run.spent_usd,
     }
 
 
@@ -203,6 +258,9 @@ def _run(row: dict[str, Any], its_trials: tuple[Trial, ...]) -> OptimizationRun:
         selection=_estimate(row["selection"]),
         test=_estimate(row["test"]),
         tombstones=tuple(json.loads(row["tombstones"] or "[]")),
+        settings=json.loads(row["settings"] or "{}"),
+        importance=json.loads(row["importance"] or "{}"),
+        spent_usd=row["spent_usd"] or 0.0,
     )
 
 

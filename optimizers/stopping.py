@@ -14,6 +14,7 @@ class SearchProgress:
     elapsed_seconds: float
     best_saving_share: float | None
     trials_since_best: int
+    spent_usd: float = 0.0
 
 
 StoppingRule = Callable[[SearchProgress], str]
@@ -27,6 +28,11 @@ def after_seconds(seconds: float) -> StoppingRule:
     return lambda now: (
         f"after {now.elapsed_seconds:.0f} seconds" if now.elapsed_seconds >= seconds else ""
     )
+
+
+def after_dollars(usd: float) -> StoppingRule:
+    """Ends when the processor time that it used has cost so much."""
+    return lambda now: f"after spending ${now.spent_usd:.4f}" if now.spent_usd >= usd else ""
 
 
 def without_gain(trials: int) -> StoppingRule:

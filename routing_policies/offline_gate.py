@@ -8,12 +8,18 @@ that can't be right are an error and say nothing about the policy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from loop.domain.errors import BadInput
-from loop.domain.estimates import OutcomeEstimate, PolicyEstimate, Verdict
+from loop.domain.estimates import (
+    Interval,
+    OutcomeEstimate,
+    PolicyEstimate,
+    SliceEstimate,
+    Verdict,
+)
 from routing_policies.number_words import percent, points, signed_percent
 
 WORST_FIRST: tuple[Verdict, ...] = ("error", "failed", "inconclusive", "passed")
@@ -25,7 +31,8 @@ class GateLimits:
 
     ``max_quality_loss``: how far below the incumbent the low end of the 95 % interval of the
     quality difference may lie. ``max_calibration_residual``: how far the replay of the logged
-    routes may be from the bill, as a share of the bill, either way.
+    routes may be from the bill, as a share of the bill, either way. ``slice_significance``: the
+    adjusted p value below which a slice is surely worse.
     """
 
     max_quality_loss: float = 0.02
@@ -34,11 +41,28 @@ class GateLimits:
     max_calibration_residual: float = 0.05
     min_sessions: int = 200
     max_unpriced_share: float = 0.01
+    slice_significance: float = 0.05
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not (math.isfinite(value) and value >= 0):
                 raise BadInput(f"The gate's limit {name} is {value!r}.", fix="Write 0 or more.")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitLimits:
+    """What the estimate of one part of the organization must keep, in place of the general
+    limits; ``min_saving_share`` may be below zero: what it may pay for the others' saving."""
+
+    max_quality_loss: float
+    min_effective_sample_size: float
+    min_saving_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            least = -math.inf if name == "min_saving_share" else 0.0
+            if not math.isfinite(value) or value < least:
+                raise BadInput(f"The gate's limit {name} of a unit is {value!r}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +112,13 @@ def worst_of(verdicts: Iterable[Verdict]) -> Verdict:
     return next((verdict for verdict in WORST_FIRST if verdict in found), "inconclusive")
 
 
-def judge_estimate(estimate: PolicyEstimate, limits: GateLimits | None = None) -> GateReport:
-    """Holds an estimate against limits (the defaults of :class:`GateLimits`)."""
+def judge_estimate(
+    estimate: PolicyEstimate,
+    limits: GateLimits | None = None,
+    units: Mapping[str, UnitLimits] | None = None,
+) -> GateReport:
+    """Holds an estimate against limits (the defaults of :class:`GateLimits`), and the slices of
+    the organization's nodes that have limits of their own (``units``, by path) against those."""
     limits = limits or GateLimits()
     problem = _problem_of(estimate)
     if problem:
@@ -102,6 +131,12 @@ def judge_estimate(estimate: PolicyEstimate, limits: GateLimits | None = None) -
             _saving(estimate, limits),
             _effective_sample_size(estimate.quality, limits),
             _quality(estimate.quality, limits),
+            *_worse_slices(estimate.slices, limits),
+            *(
+                check
+                for path, own in (units or {}).items()
+                for check in _unit(path, estimate.slices, own)
+            ),
         )
     verdict = worst_of(check.verdict for check in checks)
     return GateReport(estimate.policy_digest, verdict, checks)
@@ -195,6 +230,10 @@ def _quality(quality: OutcomeEstimate, limits: GateLimits) -> GateCheck:
         why = "; ".join(quality.refusals) or "no estimate was made"
         reason = f"the log can't tell the quality of this policy: {why}"
         return GateCheck("quality", None, limit, "inconclusive", reason)
+    return _difference("quality", difference, limit)
+
+
+def _difference(name: str, difference: Interval, limit: float) -> GateCheck:
     numbers = (
         f"difference {points(difference.estimate)} points, "
         f"95 % interval {points(difference.low)}…{points(difference.high)}"
@@ -207,4 +246,55 @@ def _quality(quality: OutcomeEstimate, limits: GateLimits) -> GateCheck:
     else:
         verdict, word = "inconclusive", "on both sides of"
     reason = f"{numbers}, {word} {points(limit)}"
-    return GateCheck("quality", difference.low, limit, verdict, reason)
+    return GateCheck(name, difference.low, limit, verdict, reason)
+
+
+def _worse_slices(slices: Sequence[SliceEstimate], limits: GateLimits) -> Iterator[GateCheck]:
+    """A veto: a slice fails the policy if it is surely worse, and by more than is tolerated. That
+    a slice is too small to tell is no reason to hold the others up."""
+    judged = [part for part in slices if part.difference is not None]
+    if not slices:
+        return
+    lowest = min((part.p_worse_holm or 0.0 for part in judged), default=None)
+    worse = [
+        f"{part.dimension} {part.name} ({points(part.difference.estimate)} points, adjusted "
+        f"p {part.p_worse_holm:.3f})"
+        for part in judged
+        if part.difference is not None
+        and part.p_worse_holm is not None
+        and part.p_worse_holm < limits.slice_significance
+        and part.difference.estimate < -limits.max_quality_loss
+    ]
+    told = f"of {len(slices)} slices {len(judged)} are large enough to tell"
+    reason = (
+        f"{told}; surely worse: {', '.join(worse)}" if worse else f"{told}; none is surely worse"
+    )
+    verdict: Verdict = "failed" if worse else "passed"
+    yield GateCheck("slices", lowest, limits.slice_significance, verdict, reason)
+
+
+def _unit(path: str, slices: Sequence[SliceEstimate], own: UnitLimits) -> Iterator[GateCheck]:
+    """The checks of one node of the organization against its own limits."""
+    part = next((p for p in slices if (p.dimension, p.name) == ("org_path", path)), None)
+    if part is None or part.sessions == 0 or part.saving_share is None:
+        reason = f"no priced sessions of {path} were looked at, so its limits can't be held"
+        yield GateCheck(f"saving of {path}", None, own.min_saving_share, "inconclusive", reason)
+        return
+    kept = part.saving_share >= own.min_saving_share
+    reason = (
+        f"saves {percent(part.saving_share)} of its cost, "
+        f"{'at least' if kept else 'less than'} {percent(own.min_saving_share)}"
+    )
+    yield GateCheck(
+        f"saving of {path}", part.saving_share, own.min_saving_share,
+        "passed" if kept else "failed", reason,
+    )  # fmt: skip
+    limit, size = -own.max_quality_loss, part.effective_sample_size
+    if part.difference is None or size < own.min_effective_sample_size:
+        reason = (
+            f"the log is worth {size:,.0f} of its sessions, "
+            f"{own.min_effective_sample_size:,.0f} are needed"
+        )
+        yield GateCheck(f"quality of {path}", None, limit, "inconclusive", reason)
+        return
+    yield _difference(f"quality of {path}", part.difference, limit)

@@ -24,6 +24,9 @@ metadata = MetaData(
     }
 )
 _MIGRATIONS = Path(__file__).parent / "migrations"
+VERSION_TABLE = "turnwise_revision"
+"""Where Alembic notes the schema's revision. Optuna keeps its studies in the same database and
+notes its own in Alembic's usual table, ``alembic_version``."""
 
 
 def open_control_store(database_url: str) -> Engine:
@@ -39,6 +42,7 @@ def open_control_store(database_url: str) -> Engine:
             if engine.dialect.name == "postgresql":
                 # Two processes that start at once must not both create the tables.
                 connection.execute(text("SELECT pg_advisory_xact_lock(7453018266)"))
+            _leave_the_usual_table(connection)
             if _revision_of(connection) != head_revision():
                 _upgrade(connection)
     except OperationalError as error:
@@ -57,10 +61,32 @@ def head_revision() -> str:
 
 
 def _revision_of(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
+    if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    query = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
+    revision: str | None = connection.scalar(query)
     return revision
+
+
+def _leave_the_usual_table(connection: Connection) -> None:
+    """Databases of before revision 0010 noted it where Optuna now does."""
+    tables = inspect(connection)
+    if tables.has_table(VERSION_TABLE) or not tables.has_table("alembic_version"):
+        return
+    # Copied, not renamed: a key keeps its name when its table is renamed, and Optuna's table will
+    # want that name.
+    revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    connection.execute(text("DROP TABLE alembic_version"))
+    connection.execute(
+        text(
+            f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, "
+            f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))"
+        )
+    )
+    connection.execute(
+        text(f"INSERT INTO {VERSION_TABLE} VALUES (:revision)"),  # noqa: S608 - a constant
+        {"revision": revision},
+    )
 
 
 def _upgrade(connection: Connection) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from loop.domain.estimates import PolicyEstimate
@@ -38,6 +38,10 @@ class OptimizationRun:
     trial's estimate on the sessions that chose it, ``test`` on later sessions that the search
     never saw; both are given for a best trial that did not hold up, too. ``tombstones`` are the
     erasures that took rows of ``table_versions``: the run can't be repeated exactly any more.
+
+    ``settings`` say how it searched; ``importance`` gives the share that each parameter has
+    in whether a policy is among the best; ``spent_usd`` is what its processors cost at the set
+    price.
     """
 
     run_id: str
@@ -53,3 +57,6 @@ class OptimizationRun:
     selection: PolicyEstimate | None = None
     test: PolicyEstimate | None = None
     tombstones: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    importance: Mapping[str, float] = field(default_factory=dict)
+    spent_usd: float = 0.0

@@ -118,7 +118,7 @@ class Actions:
         return self.steer_rollout(target, verb, document)
 
     def _gate(self, version: int, _document: dict[str, Any]) -> dict[str, Any]:
-        from loop.service.optimization_stage import gate_version
+        from loop.service.gate_stage import gate_version
 
         report = gate_version(self._parts, version)
         return {**report.to_document(), "lines": report.lines()}

@@ -1,4 +1,5 @@
-"""Searches and the gate in the loop: what they read, and what becomes of their results."""
+"""Searches in the loop: what they read, what becomes of their results, and how they go on after
+the process that ran them is gone."""
 
 from __future__ import annotations
 
@@ -6,40 +7,57 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
-from loop.domain.errors import BadInput, Refused, TurnwiseError
-from loop.domain.estimates import PolicyEstimate
-from loop.domain.lifecycle import Actor, ActorKind, State
+from loop.domain.errors import BadInput, TurnwiseError
+from loop.domain.lifecycle import Actor, ActorKind
 from loop.domain.policies import Publication, RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
 from loop.service.assemble import Parts
+from loop.service.gate_limits import read_gate_rules
 from loop.service.logged_turns import load_frame
 from loop.service.session_facts import labels_of, read_quality, read_wait_seconds
-from loop.service.settings import Settings
-from optimizers.policy_estimates import estimate_policy
 from optimizers.routing_search import SearchSettings, search
-from optimizers.session_evidence import SessionEvidence
-from routing_policies import review
-from routing_policies.offline_gate import GateLimits, GateReport, judge_estimate
+from optimizers.studies import SAMPLERS, SamplerName
 from routing_policies.version_store import AS_REQUESTED
 
 logger = logging.getLogger("turnwise")
 OPTIMIZER = "routing-search"
 SAVE_EVERY_TRIALS = 10
 MAX_TRIALS = 100_000
+ALIVE_EVERY_SECONDS = 10.0
 
 
 @dataclass(slots=True)
 class _Options:
+    document: Mapping[str, Any]
+    propose: bool
     trials: int
     seconds: float
     seed: int
     margin: float
-    propose: bool
+    sampler: SamplerName
+    patience: int
+    max_usd: float
+    min_cell_sessions: int
     trials_done: list[Trial] = field(default_factory=list)
+
+    def settings(self, parts: Parts) -> SearchSettings:
+        return SearchSettings(
+            trials=self.trials,
+            seconds=self.seconds,
+            seed=self.seed,
+            sampler=self.sampler,
+            workers=parts.settings.optimize_workers,
+            patience=self.patience,
+            max_usd=self.max_usd,
+            usd_per_worker_hour=parts.settings.optimize_usd_per_worker_hour,
+            quality_margin=self.margin,
+            min_cell_sessions=self.min_cell_sessions,
+        )
 
 
 def start_run(parts: Parts, document: Mapping[str, Any]) -> str:
@@ -52,7 +70,7 @@ def start_run(parts: Parts, document: Mapping[str, Any]) -> str:
     begun = OptimizationRun(
         run_id=run_id,
         state="running",
-        started_at_us=time.time_ns() // 1000,
+        started_at_us=_now_us(),
         finished_at_us=None,
         seed=options.seed,
         incumbent=incumbent_of(parts),
@@ -60,11 +78,23 @@ def start_run(parts: Parts, document: Mapping[str, Any]) -> str:
         trials=(),
         found=None,
         outcome="searching",
+        settings=options.settings(parts).to_document(),
     )
-    parts.runs.save(begun)
-    worker = threading.Thread(target=_run, args=(parts, begun, options), name=run_id, daemon=True)
-    worker.start()
+    parts.runs.begin(begun, options.document, _now_us())
+    _start(parts, begun, options)
     return run_id
+
+
+def resume_runs(parts: Parts) -> bool:
+    """Goes on with a run whose process has been silent for a minute, on the table versions and
+    with the study that it had; whether there was one."""
+    taken = parts.runs.take_over(_now_us())
+    if taken is None:
+        return False
+    run_id, document = taken
+    logger.warning("the run %s was cut off; going on with it", run_id)
+    _start(parts, parts.runs.load(run_id), _read_options(document))
+    return True
 
 
 def incumbent_of(parts: Parts) -> RoutingPolicy:
@@ -78,94 +108,17 @@ def read_publications(parts: Parts) -> dict[int, Publication]:
     return {record.publication.serial: record.publication for record in records}
 
 
-def gate_version(parts: Parts, version: int) -> GateReport:
-    """Judges a version, records the verdict, and hands what passed to review.
-
-    What a search proposed is judged on its untouched later sessions, anything else on the whole
-    log. Where the settings hold an approval rule, it decides on what passed; otherwise, and where
-    it objects, a person does.
-    """
-    record = parts.versions.get(version)
-    estimate = _estimate_for_gate(parts, record.policy, record.run_id)
-    report = judge_estimate(estimate, gate_limits(parts.settings))
-    if report.verdict == "inconclusive" and record.state is State.GATE_INCONCLUSIVE:
-        return report  # nothing new to record
-    review.record_gate(parts.versions, version, report)
-    if report.verdict == "passed":
-        cycle = review.submit(parts.versions, version, review.GATE, "the gate passed it")
-        rule = approval_rule(parts.settings)
-        if rule is not None:
-            try:
-                review.approve_by_rule(
-                    parts.versions,
-                    version,
-                    rule,
-                    report=report,
-                    estimate=estimate,
-                    review_cycle=cycle,
-                )
-            except Refused as refusal:
-                logger.info("%s", refusal)
-    return report
-
-
-def gate_limits(settings: Settings) -> GateLimits:
-    return GateLimits(
-        max_quality_loss=settings.gate_max_quality_loss,
-        min_effective_sample_size=settings.gate_min_effective_sample_size,
-        min_saving_share=settings.gate_min_saving_share,
-        min_sessions=settings.gate_min_sessions,
+def _start(parts: Parts, begun: OptimizationRun, options: _Options) -> None:
+    worker = threading.Thread(
+        target=_run, args=(parts, begun, options), name=begun.run_id, daemon=True
     )
-
-
-def approval_rule(settings: Settings) -> review.AutoApprovalRule | None:
-    """The written rule of the settings; ``None`` when nobody answers for one."""
-    if not settings.auto_approve_written_by:
-        return None
-    return review.AutoApprovalRule(
-        name="settings",
-        written_by=settings.auto_approve_written_by,
-        min_saving_share=settings.auto_approve_min_saving_share,
-        min_quality_low=-settings.auto_approve_max_quality_loss,
-    )
-
-
-def _estimate_for_gate(parts: Parts, policy: RoutingPolicy, run_id: str) -> PolicyEstimate:
-    if run_id:
-        run = parts.runs.load(run_id)
-        if run.found == policy and run.test is not None:
-            return run.test
-    frame = load_frame(parts)
-    incumbent = incumbent_of(parts)
-    evidence = SessionEvidence(
-        frame,
-        read_publications(parts),
-        read_quality(parts.lake),
-        incumbent,
-        wait_seconds=read_wait_seconds(parts.lake),
-        labels=labels_of(parts.lake),
-    )
-    return estimate_policy(policy, frame, parts.price_book, incumbent=incumbent, evidence=evidence)
+    worker.start()
 
 
 def _run(parts: Parts, begun: OptimizationRun, options: _Options) -> None:
     try:
-        finished = _search(parts, begun, options)
-        for estimate in (finished.selection, finished.test):
-            if estimate is not None:
-                parts.lake.write_estimate(finished.run_id, estimate)
-        if options.propose and finished.found is not None:
-            parts.versions.propose(
-                finished.found,
-                Actor(ActorKind.OPTIMIZER, OPTIMIZER),
-                run_id=finished.run_id,
-                channel=parts.settings.channel,
-            )
-        # Last: who sees the run finished finds what came of it, too.
-        parts.runs.save(finished)
-        parts.stage_log.record(
-            "optimize", revision=0, at_us=time.time_ns() // 1000, done=1, note=finished.outcome
-        )
+        with _marked_alive(parts, begun.run_id):
+            _search_and_store(parts, begun, options)
     except TurnwiseError as error:
         _record_failure(parts, begun, str(error))
     except Exception as error:
@@ -174,9 +127,46 @@ def _run(parts: Parts, begun: OptimizationRun, options: _Options) -> None:
         raise
 
 
+@contextmanager
+def _marked_alive(parts: Parts, run_id: str) -> Iterator[None]:
+    done = threading.Event()
+
+    def mark() -> None:
+        while not done.wait(ALIVE_EVERY_SECONDS):
+            try:
+                parts.runs.mark_alive(run_id, _now_us())
+            except Exception:
+                # The edge of a thread: the database may be back for the next mark.
+                logger.exception("could not note that the run %s goes on", run_id)
+
+    thread = threading.Thread(target=mark, name=f"{run_id}-alive", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _search_and_store(parts: Parts, begun: OptimizationRun, options: _Options) -> None:
+    finished = _search(parts, begun, options)
+    for estimate in (finished.selection, finished.test):
+        if estimate is not None:
+            parts.lake.write_estimate(finished.run_id, estimate)
+    if options.propose and finished.found is not None:
+        parts.versions.propose(
+            finished.found,
+            Actor(ActorKind.OPTIMIZER, OPTIMIZER),
+            run_id=finished.run_id,
+            channel=parts.settings.channel,
+        )
+    # Last: who sees the run finished finds what came of it, too.
+    parts.runs.save(finished)
+    parts.stage_log.record("optimize", revision=0, at_us=_now_us(), done=1, note=finished.outcome)
+
+
 def _record_failure(parts: Parts, begun: OptimizationRun, why: str) -> None:
-    now_us = time.time_ns() // 1000
-    parts.runs.save(replace(begun, state="failed", finished_at_us=now_us, outcome=why))
+    parts.runs.save(replace(begun, state="failed", finished_at_us=_now_us(), outcome=why))
 
 
 def _search(parts: Parts, begun: OptimizationRun, options: _Options) -> OptimizationRun:
@@ -194,14 +184,12 @@ def _search(parts: Parts, begun: OptimizationRun, options: _Options) -> Optimiza
         session_quality=read_quality(lake),
         session_wait_seconds=read_wait_seconds(lake),
         session_labels=labels_of(lake),
-        settings=SearchSettings(
-            trials=options.trials,
-            seconds=options.seconds,
-            seed=options.seed,
-            quality_margin=options.margin,
-        ),
+        org_paths=tuple(read_gate_rules(parts.settings).by_path),
+        settings=options.settings(parts),
         run_id=begun.run_id,
+        started_at_us=begun.started_at_us,
         table_versions=begun.table_versions,
+        study_url=parts.settings.control_url,
         progress=note,
     )
 
@@ -226,10 +214,22 @@ def _read_options(document: Mapping[str, Any]) -> _Options:
     propose = document.get("propose", False)
     if not isinstance(propose, bool):
         raise BadInput(f"propose must be true or false, not {propose!r}.")
+    sampler = document.get("sampler") or SAMPLERS[0]
+    if sampler not in SAMPLERS:
+        raise BadInput(f"{sampler!r} is no sampler.", fix=f"Write {' or '.join(SAMPLERS)}.")
     return _Options(
+        document={key: value for key, value in document.items() if key != "actor"},
+        propose=propose,
         trials=whole("trials", 200, 1, MAX_TRIALS),
         seconds=float(number("seconds", 300.0, 0.1, 86_400)),
         seed=whole("seed", 0, 0, 2**31 - 1),
         margin=float(number("margin", 0.02, 0.0, 1.0)),
-        propose=propose,
+        sampler=cast(SamplerName, sampler),
+        patience=whole("patience", 150, 0, MAX_TRIALS),
+        max_usd=float(number("max_usd", 0.0, 0.0, 1e6)),
+        min_cell_sessions=whole("min_cell_sessions", 100, 0, 10**6),
     )
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -231,6 +231,9 @@ class Readings:
         return {
             **run_row(run),
             "seed": run.seed,
+            "settings": dict(run.settings),
+            "importance": dict(run.importance),
+            "spent_usd": run.spent_usd,
             "table_versions": dict(run.table_versions),
             "tombstones": list(run.tombstones),
             "incumbent": run.incumbent.to_document(),

@@ -104,6 +104,22 @@ class Settings:
         "Gate: fewest sessions that the log must be worth for the candidate.",
         env="TURNWISE_GATE_MIN_EFFECTIVE_SAMPLE_SIZE",
     )
+    gate_limits: tuple[str, ...] = setting(
+        (),
+        "Gate: limits of parts of the organization, as `PATH:LIMIT=NUMBER`; LIMIT is "
+        "max_quality_loss, min_effective_sample_size or min_saving_share.",
+        env="TURNWISE_GATE_LIMITS",
+    )
+    optimize_workers: int = setting(
+        1,
+        "Processes that evaluate the policies of a search; with 1 the search's own.",
+        env="TURNWISE_OPTIMIZE_WORKERS",
+    )
+    optimize_usd_per_worker_hour: float = setting(
+        0.05,
+        "What an hour of one such process costs, for the dollar budget of a search.",
+        env="TURNWISE_OPTIMIZE_USD_PER_WORKER_HOUR",
+    )
     auto_approve_written_by: str = setting(
         "",
         "Who answers for the rule that approves what passed the gate. Empty: no rule, a person "

@@ -17,6 +17,7 @@ CHARGE_INTERVAL_SECONDS = 60.0
 CLUSTER_INTERVAL_SECONDS = 300.0
 RENEWAL_INTERVAL_SECONDS = 60.0
 COMPACTION_INTERVAL_SECONDS = 600.0
+RESUME_INTERVAL_SECONDS = 15.0
 RETENTION_INTERVAL_SECONDS = 60.0  # between two looks whether a day has passed
 COMPACTED_TABLES = ("scores", "clusters", "estimates", "charges", "daily_charges")
 """The tables that these stages write; the drainer compacts its own."""
@@ -35,9 +36,20 @@ def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
         ),
         RepeatedTask("budget", parts.budget_keeper.tick, settings.budget_interval_seconds),
         RepeatedTask("renew", lambda: rollout_stage.renew(parts), RENEWAL_INTERVAL_SECONDS),
+        RepeatedTask("search", lambda: resume(parts), RESUME_INTERVAL_SECONDS),
         RepeatedTask("retention", lambda: retain(parts), RETENTION_INTERVAL_SECONDS),
         RepeatedTask("compact", lambda: compact(parts), COMPACTION_INTERVAL_SECONDS),
     ]
+
+
+def resume(parts: Parts) -> bool:
+    """Goes on with a search whose process is gone."""
+    if not parts.runs.is_any_silent(time.time_ns() // 1000):
+        return False
+    # Imported here: Optuna takes longer to load than the rest, and most processes never search.
+    from loop.service.optimization_stage import resume_runs
+
+    return resume_runs(parts)
 
 
 def evaluate(parts: Parts) -> bool:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
-from optuna.storages.journal import JournalFileBackend
 from randomised_logs import (
     HAIKU,
     OPUS,
@@ -65,7 +62,7 @@ def test_the_search_sends_the_short_sessions_to_haiku_and_no_others(
     assert found.test.policy_digest == found.selection.policy_digest == found.found.digest
     assert found.test.sessions == 750
     assert found.selection.sessions == 2_250
-    assert "under the quality constraint" in found.outcome
+    assert "under the constraints on quality and support" in found.outcome
 
 
 def test_trial_0_is_the_classic_policy(found: OptimizationRun) -> None:
@@ -90,11 +87,11 @@ def test_infeasible_trials_are_those_that_may_lose_quality(found: OptimizationRu
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
-    log = randomised_log(21, 600)
-    once, again = run_on(log), run_on(log)
+    log, quick = randomised_log(21, 300), replace(QUICK, trials=40, min_cell_sessions=20)
+    once, again = run_on(log, quick), run_on(log, quick)
     assert once.trials == again.trials
     assert (once.found, once.selection, once.test) == (again.found, again.selection, again.test)
-    other = run_on(log, replace(QUICK, seed=1))
+    other = run_on(log, replace(quick, seed=1))
     assert [t.parameters for t in other.trials] != [t.parameters for t in once.trials]
 
 
@@ -167,27 +164,43 @@ def test_a_search_stops_when_it_is_asked_to() -> None:
     assert "the search ended on request" in run.outcome
 
 
-def test_the_time_budget_ends_a_search() -> None:
-    run = run_on(randomised_log(29, 100), replace(QUICK, seconds=0.0))
-    assert len(run.trials) == 1
-    assert "ended after 0 seconds" in run.outcome
+@pytest.mark.parametrize(
+    ("budget", "reason", "most"),
+    [
+        ({"seconds": 0.0}, "ended after 0 seconds", 1),
+        ({"max_usd": 1e-12}, "ended after spending $", 1),
+        ({"patience": 4}, "ended after 4 trials without a gain", 59),
+    ],
+)
+def test_a_budget_ends_a_search(budget: dict[str, float], reason: str, most: int) -> None:
+    run = run_on(randomised_log(29, 100), replace(QUICK, **budget))  # type: ignore[arg-type]
+    assert 1 <= len(run.trials) <= most
+    assert reason in run.outcome
+    assert run.spent_usd > 0
 
 
-def test_the_study_is_kept_in_a_journal_that_optuna_reads(tmp_path: Path) -> None:
-    journal = tmp_path / "study.log"
-    log = randomised_log(30, 100)
-    run = search(
-        log.frame,
-        PRICES,
-        incumbent=all_to(OPUS),
-        settings=replace(QUICK, trials=5),
-        run_id="kept",
-        journal=journal,
-    )
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-    study = optuna.load_study(study_name="kept", storage=storage)
-    finished = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    assert [trial.value for trial in finished] == [t.saving_share for t in run.trials[1:]]
+def test_nsga2_searches_as_well_and_an_unknown_sampler_is_refused(found: OptimizationRun) -> None:
+    run = run_on(randomised_log(20, 3_000), replace(QUICK, trials=40, sampler="nsga2"))
+    assert run.found is not None
+    assert run.test is not None
+    assert found.test is not None
+    assert run.test.saving_share > 0.8 * found.test.saving_share
+    with pytest.raises(BadInput, match="no sampler"):
+        SearchSettings(sampler="gp")  # type: ignore[arg-type]
+
+
+def test_a_change_that_too_few_sessions_were_drawn_for_is_not_proposed() -> None:
+    log = randomised_log(20, 1_200)
+    quick = replace(QUICK, trials=30, quality_margin=0.9)
+    run = run_on(log, replace(quick, min_cell_sessions=300))
+    assert run.found is not None
+    # Each model was drawn for half of the 900 sessions that choose: 300 need some two thirds.
+    allowed = [t for t in run.trials if t.feasible and t.saving_share > 0.01]
+    assert allowed
+    assert all(trial.saving_share > 0.4 for trial in allowed)
+    strict = run_on(log, replace(quick, min_cell_sessions=600))
+    assert strict.found is None
+    assert all(t.saving_share < 1e-3 for t in strict.trials if t.feasible)
 
 
 def test_the_test_sessions_are_later_than_all_others_and_every_session_has_one_place() -> None:

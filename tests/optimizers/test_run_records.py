@@ -14,7 +14,7 @@ from loop.control.store import connect, metadata
 from loop.domain.errors import Conflict, NotFound
 from loop.domain.runs import OptimizationRun
 from optimizers.routing_search import SearchSettings, search
-from optimizers.run_records import RunRecords
+from optimizers.run_records import SILENT_US, RunRecords
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def run() -> OptimizationRun:
         models=(OPUS, HAIKU),
         publications=log.publications,
         session_quality=log.quality,
-        settings=SearchSettings(trials=25, quality_margin=0.1),
+        settings=SearchSettings(trials=40, quality_margin=0.1, min_cell_sessions=40),
         run_id="run-a",
         table_versions={"turns": 7},
     )
@@ -42,6 +42,9 @@ def run() -> OptimizationRun:
 
 def test_a_run_with_its_trials_and_estimates_survives(engine: Engine, run: OptimizationRun) -> None:
     assert run.selection is not None
+    assert run.settings["min_cell_sessions"] == 40
+    assert sum(run.importance.values()) == pytest.approx(1.0)
+    assert run.spent_usd > 0
     RunRecords(engine).save(run)
     assert RunRecords(engine).load("run-a") == run
     assert RunRecords(engine).list() == (replace(run, trials=()),)
@@ -75,3 +78,19 @@ def test_runs_are_listed_newest_first(engine: Engine, run: OptimizationRun) -> N
 def test_an_unknown_run_is_not_found(engine: Engine) -> None:
     with pytest.raises(NotFound, match="no-such-run"):
         RunRecords(engine).load("no-such-run")
+
+
+def test_a_run_that_fell_silent_is_taken_over_once(engine: Engine, run: OptimizationRun) -> None:
+    records = RunRecords(engine)
+    begun = replace(run, state="running", finished_at_us=None, trials=run.trials[:2])
+    records.begin(begun, {"trials": 30}, at_us=1_000)
+    records.save(replace(begun, trials=run.trials[:3]))  # as it goes
+    late = 1_000 + SILENT_US + 1
+    records.mark_alive("run-a", 2_000)
+    assert not records.is_any_silent(late)
+    assert records.take_over(late) is None
+    assert records.is_any_silent(late + 1_000)
+    assert records.take_over(late + 1_000) == ("run-a", {"trials": 30})
+    assert records.take_over(late + 1_000) is None
+    records.save(run)
+    assert not records.is_any_silent(late * 2)

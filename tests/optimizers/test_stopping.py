@@ -7,6 +7,7 @@ import pytest
 from optimizers.stopping import (
     SearchProgress,
     StoppingRule,
+    after_dollars,
     after_seconds,
     after_trials,
     first_of,
@@ -14,7 +15,9 @@ from optimizers.stopping import (
     without_gain,
 )
 
-NOW = SearchProgress(trials=40, elapsed_seconds=12.4, best_saving_share=0.2, trials_since_best=15)
+NOW = SearchProgress(
+    trials=40, elapsed_seconds=12.4, best_saving_share=0.2, trials_since_best=15, spent_usd=0.25
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,8 @@ NOW = SearchProgress(trials=40, elapsed_seconds=12.4, best_saving_share=0.2, tri
         (after_seconds(13.0), ""),
         (without_gain(15), "after 15 trials without a gain"),
         (without_gain(16), ""),
+        (after_dollars(0.25), "after spending $0.2500"),
+        (after_dollars(0.3), ""),
         (when_requested(lambda: True), "on request"),
         (when_requested(lambda: False), ""),
         (first_of(after_trials(99), without_gain(1), after_seconds(1)), "after 15 trials without"),

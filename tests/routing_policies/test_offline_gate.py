@@ -11,8 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.domain.errors import BadInput
-from loop.domain.estimates import Interval, OutcomeEstimate, PolicyEstimate, Verdict
-from routing_policies.offline_gate import GateLimits, GateReport, judge_estimate, worst_of
+from loop.domain.estimates import (
+    Interval,
+    OutcomeEstimate,
+    PolicyEstimate,
+    SliceEstimate,
+    Verdict,
+)
+from routing_policies.offline_gate import (
+    GateLimits,
+    GateReport,
+    UnitLimits,
+    judge_estimate,
+    worst_of,
+)
 
 LIMITS = GateLimits(
     max_quality_loss=0.02,
@@ -98,6 +110,46 @@ def test_each_limit_decides_by_itself_and_says_why(
     assert verdict_of(report, check) == verdict
     assert words in report.reason
     assert [other.name for other in report.checks if other.verdict != "passed"] == [check]
+
+
+def part(
+    name: str, estimate: float, p_holm: float, *, dimension: str = "org_path", saving: float = 0.3
+) -> SliceEstimate:
+    difference = Interval(estimate, estimate - 0.005, estimate + 0.005)
+    return SliceEstimate(dimension, name, 90, 80, 60.0, saving, difference, p_holm, p_holm)
+
+
+def test_a_slice_that_is_surely_worse_vetoes_and_one_too_small_does_not() -> None:
+    small = SliceEstimate("language", "Rust", 3, 2, 1.0, 0.1, None)
+    fine = part("Go", -0.03, 0.2, dimension="language")
+    slight = part("Zig", -0.01, 0.001, dimension="language")
+    report = judge_estimate(replace(GOOD, slices=(small, fine, slight)), LIMITS)
+    assert report.verdict == "passed"
+    assert verdict_of(report, "slices") == "passed"
+    hurt = part("SQL", -0.08, 0.003, dimension="language")
+    report = judge_estimate(replace(GOOD, slices=(small, fine, hurt)), LIMITS)
+    assert report.verdict == "failed"
+    assert report.reason.endswith("surely worse: language SQL (−8.0 points, adjusted p 0.003)")
+
+
+@pytest.mark.parametrize(
+    ("own", "verdict", "check"),
+    [
+        (UnitLimits(0.05, 50), "passed", ""),
+        (UnitLimits(0.01, 50), "failed", "quality of acme/pay"),
+        (UnitLimits(0.018, 50), "inconclusive", "quality of acme/pay"),
+        (UnitLimits(0.05, 70), "inconclusive", "quality of acme/pay"),
+        (UnitLimits(0.05, 50, 0.4), "failed", "saving of acme/pay"),
+    ],
+)
+def test_a_unit_is_held_to_its_own_limits(own: UnitLimits, verdict: Verdict, check: str) -> None:
+    estimate = replace(GOOD, slices=(part("acme/pay", -0.02, 1.0),))
+    report = judge_estimate(estimate, LIMITS, {"acme/pay": own})
+    assert report.verdict == verdict
+    assert [c.name for c in report.checks if c.verdict != "passed"] == ([check] if check else [])
+    missing = judge_estimate(GOOD, LIMITS, {"acme/pay": own})
+    assert missing.verdict == "inconclusive"
+    assert "no priced sessions of acme/pay" in missing.reason
 
 
 def test_a_quality_that_the_log_cannot_tell_never_passes() -> None:

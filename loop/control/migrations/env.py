@@ -2,11 +2,12 @@
 
 from alembic import context
 
-from loop.control.store import metadata
+from loop.control.store import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
+    version_table=VERSION_TABLE,
     render_as_batch=True,
 )
 with context.begin_transaction():

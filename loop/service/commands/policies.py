@@ -62,6 +62,20 @@ _REACH_COLUMNS = (
     show_default=True,
     help="Largest loss of quality that is tolerated, in points of the 0 to 1 score.",
 )
+@click.option(
+    "--sampler",
+    type=click.Choice(["tpe", "nsga2"]),
+    default="tpe",
+    show_default=True,
+    help="How Optuna proposes policies.",
+)
+@click.option("--patience", type=int, help="Stop after so many trials without a gain (150).")
+@click.option("--max-usd", type=float, help="Stop when its processors have cost so much.")
+@click.option(
+    "--min-cell-sessions",
+    type=int,
+    help="Randomised sessions that the log must hold of each change that a policy makes (100).",
+)
 @click.option("--propose", is_flag=True, help="Propose the policy found as a new version.")
 @actor_option
 @reads
@@ -112,9 +126,9 @@ def list_runs(client: ApiClient, as_json: bool) -> None:
 def show_run(client: ApiClient, run_id: str, as_json: bool) -> None:
     """One run: what was searched, what was found, and how it does on untouched sessions.
 
-    JSON: {run_id, state, started_at_us, finished_at_us, outcome, trials_done, seed,
-    table_versions, tombstones, incumbent, found, found_words, selection, test, trials,
-    proposed_version}.
+    JSON: {run_id, state, started_at_us, finished_at_us, outcome, trials_done, seed, settings,
+    importance, spent_usd, table_versions, tombstones, incumbent, found, found_words, selection,
+    test, trials, proposed_version}.
     """
     answer = client.get(f"/v1/runs/{run_id}")
     if as_json:
