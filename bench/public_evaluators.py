@@ -9,24 +9,26 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from bench.public_calls import bfcl_calls, same_text
 from bench.public_classifier import measure_auroc
 from bench.public_data import data_folder, data_parser, machine, say, write_results
 from bench.public_evaluators_report import report
 from bench.public_traces import (
     JudgedTrace,
-    bfcl_calls,
     mini_swe_runs,
     swe_bench_runs,
     tau_bench_runs,
 )
 from evaluators import default_evaluators
+from evaluators.expected_calls import GivenCall, match_calls
 from evaluators.session_evidence import read_evidence
 from evaluators.session_quality import quality_of
 from evaluators.tool_use import read_calls
@@ -158,14 +160,62 @@ def _verdicts(judged: Sequence[Judged]) -> list[dict[str, Any]]:
     ]
 
 
-def measure_calls(judged: Sequence[Judged], draws: int) -> dict[str, Any]:
-    """The tool-use evaluator as a classifier of valid calls. It has nothing to go by but the tool
-    list, so a score is a flag: what it scores, it scores low."""
+@dataclass(frozen=True)
+class Expectation:
+    """A BFCL answer whose right answers are at hand: is it one of them, by each comparison?"""
+
+    category: str
+    is_valid: bool
+    exactly: bool
+    loosely: bool
+
+
+def compare_with_labels(runs: Sequence[JudgedTrace]) -> list[Expectation]:
+    found = []
+    for run in runs:
+        expected = run.trace.expected_calls
+        if expected is None:
+            continue
+        steps = read_evidence(run.trace).steps
+        given = [GivenCall(step.tool.call.name, json.loads(step.tool.input_text)) for step in steps]
+        found.append(
+            Expectation(
+                run.labels["category"],
+                run.is_good,
+                match_calls(given, expected).is_right,
+                match_calls(given, expected, same_text=same_text).is_right,
+            )
+        )
+    return found
+
+
+def _agreement(expectations: Sequence[Expectation]) -> list[dict[str, Any]]:
+    by_category: dict[str, list[Expectation]] = {}
+    for item in expectations:
+        by_category.setdefault(item.category, []).append(item)
+    return [
+        {
+            "category": name,
+            "answers": len(rows),
+            "valid_share": float(np.mean([row.is_valid for row in rows])),
+            "exactly": float(np.mean([row.exactly == row.is_valid for row in rows])),
+            "loosely": float(np.mean([row.loosely == row.is_valid for row in rows])),
+        }
+        for name, rows in [*sorted(by_category.items()), ("all", list(expectations))]
+    ]
+
+
+def measure_calls(
+    judged: Sequence[Judged], expectations: Sequence[Expectation], draws: int
+) -> dict[str, Any]:
+    """The tool-use evaluator as a classifier of valid calls. It has nothing to go by but the tools'
+    schemas, so a score is a flag: what it scores, it scores low."""
     by_category: dict[str, list[Judged]] = {}
     for item in judged:
         by_category.setdefault(item.run.labels["category"], []).append(item)
     total = _flags(judged)
     return {
+        "agreement": _agreement(expectations),
         "answers": len(judged),
         "questions": len({item.run.group for item in judged}),
         "valid": sum(item.run.is_good for item in judged),
@@ -234,7 +284,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(name)
         answer["sets"][name] = measure_runs(judge(read(data)), options.draws)
     say("bfcl")
-    answer["bfcl"] = measure_calls(judge(bfcl_calls(data)), options.draws)
+    calls = bfcl_calls(data)
+    unlabelled = [replace(run, trace=replace(run.trace, expected_calls=None)) for run in calls]
+    answer["bfcl"] = measure_calls(judge(unlabelled), compare_with_labels(calls), options.draws)
     text = report(answer)
     write_results("public_evaluators", answer, text)
     print(text)

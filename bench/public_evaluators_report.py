@@ -85,7 +85,7 @@ def _calls(found: dict[str, Any]) -> list[str]:
         "",
         f"{found['answers']:,} answers of 12 model configurations to {found['questions']} "
         f"questions, {found['valid'] / found['answers']:.1%} valid. A score of tool_use is a flag "
-        "here: it has nothing to go by but the list of functions.",
+        "here: it has nothing to go by but the functions and their schemas.",
         "",
         "| category | answers | valid | functions at hand | flagged | of these invalid | "
         "of the invalid flagged |",
@@ -97,6 +97,18 @@ def _calls(found: dict[str, Any]) -> list[str]:
             f"{row['functions_known']:,} | {row['scored']} | {row['scored_and_invalid']} | "
             f"{_share(row['scored_and_invalid'], row['invalid'])} |"
         )
+    lines += [
+        "",
+        "With the answers that are right at hand, is a call judged as the checker judged it?",
+        "",
+        "| category | answers | valid | agreement, texts as they are | as BFCL compares texts |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row['category']} | {row['answers']:,} | {row['valid_share']:.1%} | "
+            f"{row['exactly']:.1%} | {row['loosely']:.1%} |"
+            for row in found["agreement"]
+        ),
+    ]
     errors = found["errors"]
     lines += [
         "",

@@ -7,10 +7,8 @@ reader says what its set lacks.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +21,6 @@ from loop.domain.turns import (
     SessionTrace,
     TokenUsage,
     ToolCall,
-    ToolDefinition,
     ToolEvidence,
     TracedTurn,
     Turn,
@@ -37,18 +34,9 @@ _RETURN_CODE = re.compile(r"\A<returncode>-?\d+</returncode>\n")
 _OUTPUT_TAGS = re.compile(r"\A<output>\n?|\n?</output>\Z")
 _CUT_BY_AGENT = "<output_head>"
 _TIMED_OUT = "The last command <command>"
+
+
 # The call categories of August 2024, as the questions of version 4 name them.
-_QUESTION_CATEGORIES = {
-    "simple": "simple_python",
-    "multiple_function": "multiple",
-    "parallel_function": "parallel",
-    "parallel_multiple_function": "parallel_multiple",
-    "java": "simple_java",
-    "javascript": "simple_javascript",
-    "relevance": "irrelevance",
-}
-
-
 @dataclass(frozen=True)
 class JudgedTrace:
     """A trace with what somebody else found of it.
@@ -264,82 +252,3 @@ def _tau_bench_trace(name: str, messages: Sequence[dict[str, Any]]) -> tuple[Ses
                 )
             turns.append(make_turn(name, number, text=content, tools=tools))
     return SessionTrace(name, tuple(turns), tuple(prompts)), failed
-
-
-def bfcl_calls(data: Path) -> list[JudgedTrace]:
-    """The calls that models answered with to BFCL questions, with the checker's verdict.
-
-    Held: the calls, and the functions on offer where the question is at hand. Missing: results;
-    nothing was carried out. Names are compared with "." read as "_", as function-calling
-    interfaces write them. An answer that holds no readable call is a text.
-    """
-    offered = {
-        row["id"]: [item["name"].replace(".", "_") for item in json.loads(row["functions_json"])]
-        for row in read_rows(data, "bfcl/questions.parquet", ["id", "category", "functions_json"])
-        if row["category"] in _QUESTION_CATEGORIES.values() and row["functions_json"]
-    }
-    judged = []
-    for row in read_rows(data, "bfcl/model_calls_2024_08.parquet"):
-        name = f"{row['id']}.{row['model']}"
-        category = _QUESTION_CATEGORIES.get(row["category"], "")
-        functions = offered.get(f"{category}_{row['id'].rsplit('_', 1)[1]}")
-        answer = json.loads(row["result_json"])
-        calls = read_calls(answer)
-        tools = [
-            ToolEvidence(ToolCall(f"{name}.{place}", function), arguments, "present")
-            for place, (function, arguments) in enumerate(calls)
-        ]
-        text = "" if calls else str(answer)
-        known = tuple(ToolDefinition(function) for function in functions or ())
-        usage = TokenUsage(row["input_tokens"] or 0, row["output_tokens"] or 0)
-        turn = make_turn(name, 0, text=text, tools=tools, usage=usage)
-        judged.append(
-            JudgedTrace(
-                SessionTrace(name, (turn,), tools=known),
-                bool(row["valid"]),
-                row["id"],
-                {
-                    "output tokens": float(row["output_tokens"] or 0),
-                    "duration": float(row["latency_s"] or 0.0),
-                },
-                {
-                    "category": row["category"],
-                    "error": row["error_type"] or "",
-                    "functions known": "yes" if functions else "no",
-                },
-            )
-        )
-    return judged
-
-
-def read_calls(answer: object) -> list[tuple[str, str]]:
-    """Names and arguments of the calls in an answer: objects, or calls in Python's notation."""
-    if isinstance(answer, list):
-        return [
-            (
-                name.replace(".", "_"),
-                arguments if isinstance(arguments, str) else json.dumps(arguments),
-            )
-            for item in answer
-            if isinstance(item, dict)
-            for name, arguments in item.items()
-        ]
-    if not isinstance(answer, str):
-        return []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # odd escapes in what models write
-            tree = ast.parse(answer.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-    items = tree.elts if isinstance(tree, ast.List) else [tree]
-    if not all(isinstance(item, ast.Call) for item in items):
-        return []
-    return [
-        (
-            ast.unparse(item.func).replace(".", "_"),
-            json.dumps({key.arg or "": ast.unparse(key.value) for key in item.keywords}),
-        )
-        for item in items
-        if isinstance(item, ast.Call)
-    ]

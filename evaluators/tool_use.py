@@ -9,15 +9,19 @@ not misuse.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import orjson
 
 from evaluators.commands import parse_command
 from evaluators.contract import HIDDEN_CALLS, digest_config, scored, unscored
 from evaluators.evidence import EDIT_TOOLS, SessionEvidence, Step
+from evaluators.expected_calls import CallMatch, GivenCall, match_calls
 from evaluators.session_evidence import read_evidence
+from evaluators.tool_schemas import schema_violation
 from loop.domain.scores import Finding, Score
-from loop.domain.turns import SessionTrace
+from loop.domain.turns import ExpectedCall, SessionTrace, ToolDefinition
 
 RECOVERY_CALLS = 3  # a failed call counts half if the same tool succeeds within so many calls
 LOOP_CALLS = 3  # from so many identical calls on, with nothing changed in between, it is a loop
@@ -29,6 +33,9 @@ CREDITS = {
     "repeated": 0.0,
     "unknown tool": 0.0,
     "invalid arguments": 0.0,
+    "against its schema": 0.5,
+    "as expected": 1.0,
+    "not expected": 0.0,
     "destructive, not asked for": 0.0,
 }
 _UNKNOWN_TOOL = re.compile(r"No such tool available|Unknown tool|tool not found", re.I)
@@ -63,11 +70,17 @@ class ToolUse:
 
     def evaluate(self, trace: SessionTrace) -> Score:
         evidence = read_evidence(trace)
-        if not evidence.steps:
+        if not evidence.steps and not trace.expected_calls:
             return unscored(self, trace, "No tool call.")
         readings = read_calls(trace, evidence)
         findings = [_finding(reading) for reading in readings if reading.reason]
         earned = [reading.credit for reading in readings if reading.credit is not None]
+        missing = missing_calls(trace, evidence)
+        findings += [
+            Finding("noted", "expected call missing", f"{_printable(call.name)} was not called.")
+            for call in missing
+        ]
+        earned += [0.0] * len(missing)
         # Beside calls that are hidden, one of which only the lack is known says nothing of them.
         hidden = any(step.is_hidden for step in evidence.steps)
         seen = [
@@ -75,7 +88,7 @@ class ToolUse:
             for reading in readings
             if reading.credit is not None and not (hidden and reading.step.tool.call.inferred)
         ]
-        if not seen:
+        if not seen and not missing:
             reason = HIDDEN_CALLS if hidden else "No result of any tool call was seen."
             return unscored(self, trace, reason, findings=findings)
         wasted = wasted_token_share(trace, readings)
@@ -93,32 +106,60 @@ class ToolUse:
             self,
             trace,
             (sum(earned) + 0.5) / (len(earned) + 1),
-            coverage=len(earned) / len(readings),
+            coverage=len(earned) / (len(readings) + len(missing)),
             findings=findings,
         )
 
 
 def read_calls(trace: SessionTrace, evidence: SessionEvidence) -> list[CallReading]:
     """A reading of each call of the session, in order."""
-    known_tools = frozenset(definition.name for definition in trace.tools)
+    tools = {definition.name: definition for definition in trace.tools}
     asked = " ".join(prompt.text for prompt in trace.prompts if prompt.from_human)
     may_remove = bool(_ASKED_TO_REMOVE.search(asked)) or not asked.strip()
     checked = {id(check.step) for check in evidence.checks}
     edited_at = [edit.position for edit in evidence.edits if edit.applied]
     repeats = _repeats(evidence.steps, edited_at)
     readings = []
+    expectation = _expectation(trace, evidence)
     for index, step in enumerate(evidence.steps):
         label, reason = _label(
-            evidence.steps, index, known_tools, may_remove, id(step) in checked, repeats[index]
+            evidence.steps, index, tools, may_remove, id(step) in checked, repeats[index]
         )
+        if expectation is not None and CREDITS.get(label) in (None, 1.0):
+            wrong = expectation.wrong[index]
+            label = "not expected" if wrong else "as expected"
+            reason = f"{_printable(step.tool.call.name)}: {_printable(wrong)}." if wrong else ""
         readings.append(CallReading(step, label, CREDITS.get(label), reason))
     return readings
+
+
+def missing_calls(trace: SessionTrace, evidence: SessionEvidence) -> tuple[ExpectedCall, ...]:
+    """The expected calls that were not made; none where nobody said what to expect."""
+    expectation = _expectation(trace, evidence)
+    return expectation.missing if expectation else ()
+
+
+def _expectation(trace: SessionTrace, evidence: SessionEvidence) -> CallMatch | None:
+    if trace.expected_calls is None:
+        return None
+    given = [GivenCall(step.tool.call.name, _arguments(step)) for step in evidence.steps]
+    return match_calls(given, trace.expected_calls)
+
+
+def _arguments(step: Step) -> Mapping[str, object] | None:
+    if step.tool.input_state != "present":
+        return None
+    try:
+        arguments = orjson.loads(step.tool.input_text or "{}")
+    except ValueError:
+        return None
+    return arguments if isinstance(arguments, dict) else None
 
 
 def _label(
     steps: Sequence[Step],
     index: int,
-    known_tools: frozenset[str],
+    tools: Mapping[str, ToolDefinition],
     may_remove: bool,
     is_check: bool,
     repeats: int,
@@ -133,20 +174,24 @@ def _label(
             label,
             "The request stopped for a tool, yet no call left an event: a failed edit does.",
         )
-    if known_tools and call.name and call.name not in known_tools:
+    if tools and call.name and call.name not in tools:
         return "unknown tool", f"{_printable(call.name)} is not in the tool list."
     if step.rejected:
         return "rejected", f"The call of {_printable(call.name)} was rejected."
+    violation = _violation(step, tools)
     if call.success is None:
-        return "no result seen", ""
+        return ("invalid arguments", violation) if violation else ("no result seen", "")
     if call.success is False:
         error = step.tool.output_text[:400]
         if "Sibling tool call errored" in error:
             return "not run", ""
         if _UNKNOWN_TOOL.search(error):
             return "unknown tool", f"{_printable(call.name)} does not exist."
-        if _INVALID.search(error):
-            return "invalid arguments", f"The input of {_printable(call.name)} was invalid."
+        if violation or _INVALID.search(error):
+            return (
+                "invalid arguments",
+                violation or f"The input of {_printable(call.name)} was invalid.",
+            )
         if is_check:
             return "sound", ""
         if step.command is not None and _is_query(step.command):
@@ -154,11 +199,21 @@ def _label(
         if _recovers(steps, index):
             return "failed, recovered", f"{_printable(call.name)} failed, then succeeded."
         return "failed", f"{_printable(call.name)} failed{_error_words(call.error_type)}."
+    if violation:
+        return "against its schema", violation
     if repeats >= LOOP_CALLS:
         return "repeated", f"The same call for the {repeats}th time with no edit in between."
     if step.command is not None and not may_remove and is_destructive(step.command):
         return "destructive, not asked for", "The command destroys files or history unasked."
     return "sound", ""
+
+
+def _violation(step: Step, tools: Mapping[str, ToolDefinition]) -> str:
+    definition = tools.get(step.tool.call.name)
+    if definition is None or step.tool.input_state != "present":
+        return ""
+    found = schema_violation(definition, step.tool.input_text)
+    return f"{_printable(definition.name)}: {_printable(found)}." if found else ""
 
 
 def is_destructive(command: str) -> bool:
@@ -282,4 +337,4 @@ def _error_words(error_type: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(char for char in text if char.isprintable())[:60]
+    return "".join(char for char in text if char.isprintable())[:80]
