@@ -123,7 +123,8 @@ def plain_loop(
             hit = 0
             if there and at_us <= there[1]:
                 hit = round(min(there[0], prefix) * ratio)
-            usage = TokenUsage(round(uncached * ratio), output, hit, in_all - hit, 0)
+            answer = round(output * ratio)
+            usage = TokenUsage(round(uncached * ratio), answer, hit, in_all - hit, 0)
             cost = book.cost(model, DAY, usage).microusd or 0
         caches[session, model] = (prefix, at_us + facts.short_ttl_us, number)
         logged[session] = number

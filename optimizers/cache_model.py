@@ -7,63 +7,86 @@ a model with ratio 1) and turned into a model's own tokens where they are priced
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loop.domain.money import PriceBook
-from optimizers.price_columns import UNPRICED, PricePeriods, to_microusd
+from optimizers.price_columns import (
+    UNPRICED,
+    ModelPrices,
+    PricedTurns,
+    Rows,
+    Tokens,
+    to_microusd,
+)
 from optimizers.replay_assumptions import ReplayAssumptions, undated
+from optimizers.turn_columns import Integers, code_type
 from optimizers.turn_frame import TurnFrame
 
-Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 NONE = -1
+TOO_LONG = -2  # in place of a cost: the turn does not fit the model's context window
+_MOST_COST = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelTurns:
-    """Every turn of the frame as if it went to one model; arrays of shape ``(n,)``."""
+    """Every turn of the frame as if it and the row before it went to one model; each ``(n,)``.
 
-    ratio: float
-    caches: Booleans  # would leave a cached prefix on this model
-    cold_millionths: Integers  # cost with nothing in the cache, in 1/1,000,000 micro-dollar
-    read_discount: Integers  # millionths saved per token read instead of written; scalar or (n,)
-    naive_microusd: Integers  # the logged tokens at this model's prices
-    is_priced: Booleans
+    ``cost_microusd`` is the bill where the log can be believed (``is_modelled`` is false), else
+    that of the cache model; :data:`UNPRICED` or :data:`TOO_LONG` where there is none. It does not
+    hold for the first turn of a segment nor in ``recheck``, where the row before left no cache.
+    """
+
+    cost_microusd: Integers
+    is_modelled: Booleans
+    last_caching: Integers | None  # the last row up to each that leaves a cache; None: each does
+    recheck: Integers  # ascending row numbers
+    has_gaps: bool  # some costs are UNPRICED or TOO_LONG
+    cold_millionths: Integers  # of a turn that reads nothing, in 1/1,000,000 micro-dollar
+    discount: Integers  # millionths saved for each token that is read, not written; () or (n,)
+    is_plain: Booleans | None  # cold_millionths and discount say it all; None: for every turn
 
 
 class CacheModel:
-    """The caches of one frame. Holds about 18 bytes per turn for each model it is asked about,
-    beside some 60 of its own."""
+    """The caches of one frame. Holds about 30 bytes per turn, and 10 more for each model that it
+    is asked about."""
 
     def __init__(
         self, frame: TurnFrame, price_book: PriceBook, assumptions: ReplayAssumptions
     ) -> None:
         self.frame = frame
         self.assumptions = assumptions
-        self._periods = PricePeriods(price_book, frame.started_at_us)
-        self.models: list[str] = []  # without dates; a model's place is its code
+        self._priced = PricedTurns(price_book, frame)
+        self._prices: dict[int, ModelPrices] = {}
         self._turns: dict[int, ModelTurns] = {}
+        self.models: list[str] = []  # without dates; a model's place is its code
         served = frame.served_model
         self.served = self.codes(served.values)[served.codes]
-        prefix = (
-            frame.cache_read_tokens
-            + frame.cache_creation_5m_tokens
-            + frame.cache_creation_1h_tokens
-        )
+        is_new = np.ones(len(frame), bool)
+        is_new[1:] = frame.segment[1:] != frame.segment[:-1]
+        self.segment_starts = np.flatnonzero(is_new)
+        self.edges = _chunk_edges(self.segment_starts, len(frame))
+        written = frame.cache_creation_5m_tokens + frame.cache_creation_1h_tokens
+        prefix = frame.cache_read_tokens + written
         self.is_billable = (prefix + frame.input_tokens + frame.output_tokens) > 0
         self.is_billable &= ~served.equals("")
-        ratios = np.array([assumptions.ratio(name) for name in self.models])
-        self._scale = 1.0 / ratios[self.served]
-        self._prefix = prefix * self._scale
         self.has_prefix = (prefix > 0) & self.is_billable
-        self.logged_previous = self._logged_previous()
-        self._is_long = self._long_lived()
-        ttl = np.where(self._is_long, assumptions.long_ttl_us, assumptions.short_ttl_us)
-        self._expiry = frame.started_at_us + ttl
-        self._epoch, self._reusable = self._breaks()
+        ratios = np.array([1.0 / assumptions.ratio(name) for name in self.models])
+        answers = np.array([1.0 / assumptions.answer_ratio(name) for name in self.models])
+        self._scale, self._answer_scale = ratios, answers
+        self._prefix = prefix * ratios[self.served]
+        self._long = self._long_lived_part()
+        self._has_long = bool(self._long.any())
+        self._breaks = np.zeros(0, np.int64)
+        self._break_epoch = np.zeros(len(frame), np.int32)
+        self._reusable = np.array([np.inf])
+        self.logged_previous = self._find_logged_previous()
+        self._find_breaks()
 
     def codes(self, names: tuple[str, ...]) -> Integers:
         """Codes of models by name, new ones added; models that differ by date only are one."""
@@ -72,123 +95,232 @@ class CacheModel:
             if name not in known:
                 known[name] = len(self.models)
                 self.models.append(name)
-        return np.array([known[undated(name)] for name in names], np.int64)
+        return np.array([known[undated(name)] for name in names], code_type(len(self.models)))
 
     def turns_on(self, code: int) -> ModelTurns:
         """The frame on one model, worked out when first asked for."""
         if code not in self._turns:
-            self._turns[code] = self._price_all(code)
+            self._turns[code] = self._work_out(code)
         return self._turns[code]
 
-    def previous(self, rows: Integers, caches: Booleans) -> Integers:
-        """For each of a model's turns (rows, ascending) the last one before it in the segment
-        that left a cached prefix, or :data:`NONE`. ``caches`` has shape ``(n,)``."""
-        previous = np.full(len(rows), NONE, np.int64)
-        if len(rows) < 2:
-            return previous
-        segment = self.frame.segment[rows]
-        is_source = caches[rows]
-        if is_source.all():
-            previous[1:] = np.where(segment[1:] == segment[:-1], rows[:-1], NONE)
-            return previous
-        place = np.maximum.accumulate(np.where(is_source, np.arange(len(rows)), NONE))[:-1]
-        is_same = (place >= 0) & (segment[place] == segment[1:])
-        previous[1:] = np.where(is_same, rows[place], NONE)
-        return previous
+    def read_tokens(self, code: int, rows: Integers, previous: Integers) -> Integers:
+        """What each turn reads from the cache that its previous turn left on the model, in the
+        model's tokens; ``previous`` holds :data:`NONE` where there is none."""
+        shared = self._shared(rows, previous)
+        ratio = self.assumptions.ratio(self.models[code])
+        return np.asarray(np.rint(shared * ratio).astype(np.int64))
 
-    def read_tokens(self, turns: ModelTurns, rows: Integers, previous: Integers) -> Integers:
-        """What each turn reads from the cache that its previous turn left on the model."""
-        started = self.frame.started_at_us[rows]
-        is_warm = (previous >= 0) & (started <= self._expiry[previous]) & turns.caches[rows]
-        shared = np.minimum(self._prefix[previous], self._prefix[rows])
-        shared *= is_warm
-        if len(self._reusable) > 1:
-            since, now = self._epoch[previous], self._epoch[rows]
-            broken = np.flatnonzero(is_warm & (since != now))
+    def cost(self, code: int, rows: Integers, previous: Integers) -> Integers:
+        """Micro-dollars of turns on one model by the cache model, :data:`UNPRICED` where it has
+        no price, :data:`TOO_LONG` where they do not fit it and were served by another."""
+        turns = self.turns_on(code)
+        millionths = np.rint(
+            self._shared(rows, previous) * self.assumptions.ratio(self.models[code])
+        )
+        discount = turns.discount if turns.discount.ndim == 0 else turns.discount[rows]
+        millionths *= discount
+        cost = to_microusd(turns.cold_millionths[rows] - millionths.astype(np.int64))
+        if turns.is_plain is not None:
+            odd = np.flatnonzero(~turns.is_plain[rows])
+            cost[odd] = self._priced_anew(code, rows[odd], previous[odd])[0]
+        return cost
+
+    def _priced_anew(
+        self, code: int, rows: Rows, previous: Integers
+    ) -> tuple[Integers, Tokens, Booleans]:
+        tokens, caches, fits = self._tokens(code, rows, previous)
+        cost = self._prices_on(code).cost(rows, tokens)
+        cost[~fits & (cost != UNPRICED)] = TOO_LONG
+        return cost, tokens, caches
+
+    def naive_cost(self, code: int, rows: Integers) -> Integers:
+        """The logged tokens, cache reads included, at the model's prices."""
+        frame = self.frame
+        return self._prices_on(code).cost(
+            rows,
+            Tokens(
+                frame.input_tokens[rows],
+                frame.output_tokens[rows],
+                frame.cache_read_tokens[rows],
+                frame.cache_creation_5m_tokens[rows],
+                frame.cache_creation_1h_tokens[rows],
+            ),
+        )
+
+    def _prices_on(self, code: int) -> ModelPrices:
+        if code not in self._prices:
+            self._prices[code] = self._priced.on(self.models[code])
+        return self._prices[code]
+
+    def _tokens(
+        self, code: int, rows: Rows, previous: Integers
+    ) -> tuple[Tokens, Booleans, Booleans]:
+        """What the turns are billed for on a model, whether they leave a cached prefix on it, and
+        whether they fit its window."""
+        frame, name = self.frame, self.models[code]
+        served = self.served[rows]
+        ratio = self.assumptions.ratio(name)
+        prompt = np.rint(self._prefix[rows] * ratio).astype(np.int64)
+        caches = self._caches(code, rows, prompt)
+        uncached = frame.input_tokens[rows] * self._scale[served]
+        uncached = np.rint(uncached * ratio).astype(np.int64)
+        output = frame.output_tokens[rows] * self._answer_scale[served]
+        output = np.rint(output * self.assumptions.answer_ratio(name)).astype(np.int64)
+        window = self.assumptions.window(name)
+        fits = np.ones(len(prompt), bool)
+        if window is not None:
+            fits = (served == code) | (uncached + prompt + output <= window)
+        read = np.rint(self._shared(rows, previous) * ratio).astype(np.int64)
+        read *= caches
+        write = prompt - read
+        long = np.rint(self._long[rows] * ratio).astype(np.int64)
+        write_1h = np.clip(long - read, 0, write)
+        write_1h *= caches
+        write_5m = (write - write_1h) * caches
+        uncached += prompt * ~caches
+        return Tokens(uncached, output, read, write_5m, write_1h), caches, fits
+
+    def _caches(self, code: int, rows: Rows, prompt: Integers) -> Booleans:
+        # What the log shows to have been cached was cacheable.
+        least = self.assumptions.minimum(self.models[code])
+        is_cacheable = (prompt >= least) | (self.served[rows] == code)
+        return np.asarray(self.has_prefix[rows] & is_cacheable)
+
+    def _work_out(self, code: int) -> ModelTurns:
+        n = len(self.frame)
+        cost, cold, discount = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+        is_modelled, caches, is_plain = np.empty(n, bool), np.empty(n, bool), np.empty(n, bool)
+        prices = self._prices_on(code)
+        for first, end in pairwise(self.edges.tolist()):
+            part = slice(first, end)
+            before = np.arange(first - 1, end - 1)
+            modelled, tokens, caches[part] = self._priced_anew(code, part, np.maximum(before, 0))
+            written = tokens.cache_creation_5m + tokens.cache_creation_1h + tokens.cache_read
+            is_long = self._long[part] > 0
+            unread = Tokens(
+                tokens.input, tokens.output, np.zeros_like(written),
+                np.where(is_long, 0, written), np.where(is_long, written, 0),
+            )  # fmt: skip
+            cold[part] = prices.millionths(part, unread)
+            discount[part] = prices.read_discount(part, unread, is_long) * caches[part]
+            is_plain[part] = (modelled >= 0) & prices.is_standard(part)
+            is_plain[part] &= ~is_long | (self._long[part] == self._prefix[part])
+            is_as_logged = self.served[part] == code
+            is_as_logged &= (self.logged_previous[part] == before) | ~self.has_prefix[part]
+            is_as_logged |= ~self.is_billable[part]
+            cost[part] = np.where(is_as_logged, self.frame.cost_microusd[part], modelled)
+            is_modelled[part] = ~is_as_logged
+        weak = ~caches
+        weak[self.segment_starts - 1] = False  # what ends a segment is before no turn
+        is_narrow = n == 0 or int(cost.max()) <= _MOST_COST
+        return ModelTurns(
+            cost_microusd=cost.astype(np.int32) if is_narrow else cost,
+            is_modelled=is_modelled,
+            last_caching=None if caches.all() else _last_of(caches),
+            recheck=np.flatnonzero(weak[:-1]) + 1,
+            has_gaps=bool((cost < 0).any()),
+            cold_millionths=cold,
+            discount=_scalar_if_same(discount),
+            is_plain=None if is_plain.all() else is_plain,
+        )
+
+    def _shared(self, rows: Rows, previous: Integers) -> Floats:
+        """How much of each prompt the previous turn left in a cache that still lives, on the
+        common scale."""
+        started, prefix = self.frame.started_at_us, self._prefix
+        chosen = started[rows] if isinstance(rows, slice) else started.take(rows)
+        age = chosen - started.take(previous)
+        is_known = previous >= 0
+        shared = prefix.take(previous)
+        shared *= is_known & (age <= self.assumptions.short_ttl_us)
+        long = is_known & (age <= self.assumptions.long_ttl_us)
+        if self._has_long:
+            np.maximum(shared, self._long.take(previous) * long, out=shared)
+        np.minimum(
+            shared, prefix[rows] if isinstance(rows, slice) else prefix.take(rows), out=shared
+        )
+        if len(self._breaks):
+            since, now = self._break_epoch[previous], self._break_epoch[rows]
+            broken = np.flatnonzero(long & (since != now))
             if len(broken):
                 bounds = np.stack([since[broken], now[broken]], axis=1).ravel()
                 least = np.minimum.reduceat(self._reusable, bounds)[::2]
                 shared[broken] = np.minimum(shared[broken], least)
-        shared *= turns.ratio
-        return np.rint(shared, out=shared).astype(np.int64)
+        return np.asarray(shared)
 
-    def cost(self, code: int, rows: Integers, previous: Integers) -> Integers:
-        """Micro-dollars of turns on one model, :data:`UNPRICED` where it has no price."""
-        turns = self.turns_on(code)
-        millionths = self.read_tokens(turns, rows, previous)
-        discount = turns.read_discount
-        millionths *= discount if discount.ndim == 0 else discount[rows]
-        cost = to_microusd(turns.cold_millionths[rows] - millionths)
-        if not turns.is_priced.all():
-            cost[~np.broadcast_to(turns.is_priced, len(self.frame))[rows]] = UNPRICED
-        return cost
-
-    def _price_all(self, code: int) -> ModelTurns:
-        frame, name = self.frame, self.models[code]
-        ratio = self.assumptions.ratio(name)
-        tokens = np.rint(self._prefix * ratio).astype(np.int64)
-        # What the log shows to have been cached was cacheable.
-        caches = self.has_prefix & (
-            (tokens >= self.assumptions.minimum(name)) | (self.served == code)
-        )
-        uncached = np.rint(frame.input_tokens * self._scale * ratio).astype(np.int64)
-        p_input, p_output, p_read, p_5m, p_1h = self._periods.prices(name, uncached + tokens)
-        p_write = np.where(self._is_long, p_1h, p_5m)
-        if (p_write == p_write[:1]).all():
-            p_write = p_write[:1].sum()
-        return ModelTurns(
-            ratio=ratio,
-            caches=caches,
-            cold_millionths=p_input * uncached
-            + p_output * frame.output_tokens
-            + np.where(caches, p_write, p_input) * tokens,
-            read_discount=np.asarray(p_write - p_read),
-            naive_microusd=self._naive(name),
-            is_priced=np.asarray(p_input != UNPRICED),
-        )
-
-    def _naive(self, name: str) -> Integers:
-        frame = self.frame
-        logged = (
-            frame.input_tokens,
-            frame.output_tokens,
-            frame.cache_read_tokens,
-            frame.cache_creation_5m_tokens,
-            frame.cache_creation_1h_tokens,
-        )
-        total = logged[0] + logged[2] + logged[3] + logged[4]
-        millionths = np.zeros(len(frame), np.int64)
-        for price, tokens in zip(self._periods.prices(name, total), logged, strict=True):
-            millionths += price * tokens
-        return to_microusd(millionths)
-
-    def _logged_previous(self) -> Integers:
-        previous = np.full(len(self.frame), NONE, np.int64)
+    def _find_logged_previous(self) -> Integers:
+        """The row that last left a cache on each turn's own model, :data:`NONE` for none."""
+        frame, previous = self.frame, np.full(len(self.frame), NONE, np.int32)
         for code in range(len(self.models)):
             rows = np.flatnonzero(self.served == code)
-            previous[rows] = self.previous(rows, self.has_prefix)
+            if len(rows) < 2:
+                continue
+            is_source = self.has_prefix[rows]
+            place = np.maximum.accumulate(np.where(is_source, np.arange(len(rows)), NONE))[:-1]
+            is_same = (place >= 0) & (frame.segment[rows[place]] == frame.segment[rows[1:]])
+            previous[rows[1:]] = np.where(is_same, rows[place], NONE)
         return previous
 
-    def _long_lived(self) -> Booleans:
-        """Whether a turn's cache entry lives long: as the turn wrote it, else as the last write
-        in its segment."""
+    def _long_lived_part(self) -> Floats:
+        """How much of each prompt lies before a one-hour breakpoint.
+
+        The API wants longer times to live first. A segment that mixes both kinds in a turn has
+        them apart: one hour for what ends with the last one-hour write, five minutes for the
+        rest. In any other the last write says which kind the whole prompt has.
+        """
         frame = self.frame
         writes_long = frame.cache_creation_1h_tokens > 0
         writes = writes_long | (frame.cache_creation_5m_tokens > 0)
-        place = np.maximum.accumulate(np.where(writes, np.arange(len(frame)), NONE))
-        is_same = (place >= 0) & (frame.segment[place] == frame.segment)
-        return np.asarray(is_same & writes_long[place])
+        place = self._last_in_segment(writes)
+        part = self._prefix * ((place >= 0) & writes_long[place])
+        is_mixed = writes_long & (frame.cache_creation_5m_tokens > 0)
+        if is_mixed.any():
+            mixed = np.zeros(1 + int(frame.segment[-1]), bool)
+            mixed[frame.segment[is_mixed]] = True
+            rows = np.flatnonzero(mixed[frame.segment])
+            place = self._last_in_segment(writes_long)[rows]
+            ends = frame.cache_read_tokens + frame.cache_creation_1h_tokens
+            end = ends[place] * self._scale[self.served[place]] * (place >= 0)
+            part[rows] = np.minimum(end, self._prefix[rows])
+        return np.asarray(part)
 
-    def _breaks(self) -> tuple[Integers, Floats]:
+    def _last_in_segment(self, marked: Booleans) -> Integers:
+        """The last marked row up to each row in its segment, :data:`NONE` for none."""
+        place = _last_of(marked)
+        is_same = (place >= 0) & (self.frame.segment[place] == self.frame.segment)
+        return np.where(is_same, place, NONE)
+
+    def _find_breaks(self) -> None:
         """Where the log proves that a prompt no longer began as the one before it (compaction):
         the model was warm, yet less was read than had been cached.
 
-        Returns how many breaks there were up to each turn, and what each left to be shared (with
-        a last, unlimited entry).
+        Keeps how many breaks there were up to each turn, and what each left to be shared (with a
+        last, unlimited entry).
         """
-        frame, previous = self.frame, self.logged_previous
-        is_warm = (previous >= 0) & (frame.started_at_us <= self._expiry[previous])
-        read = frame.cache_read_tokens * self._scale
-        shorter = read < np.minimum(self._prefix[previous], self._prefix)
-        is_break = is_warm & self.has_prefix & shorter
-        return np.cumsum(is_break), np.append(read[is_break], np.inf)
+        read = self.frame.cache_read_tokens * self._scale[self.served]
+        expected = self._shared(slice(None), self.logged_previous)
+        is_break = self.has_prefix & (self.logged_previous >= 0) & (read < expected)
+        self._break_epoch = np.cumsum(is_break, dtype=np.int32)
+        self._breaks = np.flatnonzero(is_break)
+        self._reusable = np.append(read[is_break], np.inf)
+
+
+def _last_of(marked: Booleans) -> Integers:
+    """The last marked row up to each row, :data:`NONE` for none."""
+    rows = np.arange(len(marked), dtype=np.int32)
+    return np.maximum.accumulate(np.where(marked, rows, np.int32(NONE)))
+
+
+def _scalar_if_same(values: NDArray[Any]) -> NDArray[Any]:
+    if len(values) and (values == values[0]).all():
+        return np.asarray(values[0])
+    return values
+
+
+def _chunk_edges(segment_starts: Integers, n: int, turns: int = 1 << 17) -> Integers:
+    """Where to cut the rows into pieces that stay in the processor's cache, at segment starts."""
+    if n == 0:
+        return np.zeros(1, np.int64)
+    wanted = np.arange(0, n, turns)
+    place = np.minimum(np.searchsorted(segment_starts, wanted), len(segment_starts) - 1)
+    return np.unique(np.append(segment_starts[place], n))

@@ -76,6 +76,8 @@ def estimate_with(
 
 def cost_pair(theirs: ReplayResult, ours: ReplayResult) -> tuple[int, int]:
     """Both costs in micro-dollars over the turns that are priced on both sides."""
+    if theirs.unpriced_turns == ours.unpriced_turns == 0:
+        return theirs.candidate_cost_microusd, ours.candidate_cost_microusd
     both = theirs.is_priced & ours.is_priced
     return (
         int(theirs.candidate_turn_cost_microusd[both].sum()),

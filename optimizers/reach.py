@@ -39,27 +39,30 @@ def reach_of(
     """As :func:`rule_reach`, on a replayer that is at hand."""
     names = [*(rule.rule_id for rule in policy.rules), "default"]
     cost = frame.cost_microusd
-    all_turns, all_cost = max(1, len(frame)), max(1, int(cost.sum()))
+    tokens = frame.total_billed_tokens
+    all_turns, all_sessions = max(1, len(frame)), max(1, frame.n_sessions)
+    all_cost, all_tokens = max(1, int(cost.sum())), max(1, int(tokens.sum()))
     routed = routes(policy, frame).rule
     marginal = _marginal_costs(policy, replayer) if replayer else [None] * len(names)
     reach = []
     for measure in MEASURES:
         matched = match_rules(replace(policy, measure=measure), frame)
-        turns = np.bincount(matched, minlength=len(names))
-        dollars = np.bincount(matched, weights=cost, minlength=len(names))
         is_own = measure == policy.measure
         for index, name in enumerate(names):
+            here = matched == index
             goes_there = routed == index
             reach.append(
                 RuleReach(
                     rule_id=name,
                     measure=measure,
-                    turns=int(turns[index]),
-                    turn_share=float(turns[index] / all_turns),
-                    cost_share=float(dollars[index] / all_cost),
+                    turns=int(here.sum()),
+                    turn_share=float(here.sum() / all_turns),
+                    cost_share=float(cost[here].sum() / all_cost),
                     routed_turn_share=float(goes_there.sum() / all_turns) if is_own else None,
                     routed_cost_share=float(cost[goes_there].sum() / all_cost) if is_own else None,
                     marginal_cost_microusd=marginal[index] if is_own else None,
+                    session_share=len(np.unique(frame.session[here])) / all_sessions,
+                    token_share=float(tokens[here].sum() / all_tokens),
                 )
             )
     return tuple(reach)
@@ -70,15 +73,13 @@ def describe_reach(policy: RoutingPolicy, reach: Sequence[RuleReach]) -> tuple[s
     dead rule, a second sentence says what it would match if input size were read otherwise."""
     sentences = []
     for own in (item for item in reach if item.measure == policy.measure):
-        sentence = (
-            f"{own.rule_id} matches {_percent(own.turn_share)} of turns and "
-            f"{_percent(own.cost_share)} of dollars, input size read as {own.measure}"
-        )
+        shares = [(own.turn_share, "turns"), (own.cost_share, "dollars")]
+        if own.session_share is not None and own.token_share is not None:
+            shares[1:1] = [(own.session_share, "sessions"), (own.token_share, "tokens")]
+        sentence = f"{own.rule_id} matches {_listed(shares)}, input size read as {own.measure}"
         if own.routed_turn_share is not None and own.routed_cost_share is not None:
-            sentence += (
-                f"; it routes {_percent(own.routed_turn_share)} of turns and "
-                f"{_percent(own.routed_cost_share)} of dollars"
-            )
+            routed = [(own.routed_turn_share, "turns"), (own.routed_cost_share, "dollars")]
+            sentence += f"; it routes {_listed(routed)}"
         is_dead = own.rule_id != "default" and own.turn_share < DEAD_SHARE
         if is_dead:
             sentence += ": a dead rule"
@@ -94,6 +95,11 @@ def describe_reach(policy: RoutingPolicy, reach: Sequence[RuleReach]) -> tuple[s
             ]
             sentences.append(f"{own.rule_id} would match {', '.join(others)}.")
     return tuple(sentences)
+
+
+def _listed(shares: Sequence[tuple[float, str]]) -> str:
+    parts = [f"{_percent(share)} of {name}" for share, name in shares]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _marginal_costs(policy: RoutingPolicy, replayer: Replayer) -> list[int | None]:

@@ -48,6 +48,7 @@ class ReplayAssumptions:
     """Facts about models that no log states; models are named without a date suffix.
 
     ``tokenizer_ratio``: tokens for the same text, relative to claude-haiku-4-5.
+    ``verbosity``: how much text a model answers with, relative to the others.
     ``min_cacheable_tokens``: shorter prefixes are not cached. ``context_window_tokens``: what a
     model can take in, answer included. The two times to live are those of the two kinds of cache
     write.
@@ -57,6 +58,7 @@ class ReplayAssumptions:
     default_tokenizer_ratio: float = 1.0
     min_cacheable_tokens: Mapping[str, int] = field(default_factory=_default_minimums)
     default_min_cacheable_tokens: int = 1_024
+    verbosity: Mapping[str, float] = field(default_factory=dict)
     context_window_tokens: Mapping[str, int] = field(default_factory=_default_windows)
     short_ttl_us: int = 5 * 60 * MICROSECONDS
     long_ttl_us: int = 60 * 60 * MICROSECONDS
@@ -64,10 +66,18 @@ class ReplayAssumptions:
     def ratio(self, model: str) -> float:
         return self.tokenizer_ratio.get(undated(model), self.default_tokenizer_ratio)
 
+    def answer_ratio(self, model: str) -> float:
+        """Tokens of an answer, relative to a model of ratio 1 and verbosity 1."""
+        return self.ratio(model) * self.verbosity.get(undated(model), 1.0)
+
+    def window(self, model: str) -> int | None:
+        """What the model can take in, answer included; ``None`` where it is not known."""
+        return self.context_window_tokens.get(undated(model))
+
     def ceiling(self, model: str) -> int | None:
         """The largest input to route to a model, ``None`` where its window is not known: three
         quarters of it, to leave room for the answer and for another tokenizer."""
-        window = self.context_window_tokens.get(undated(model))
+        window = self.window(model)
         return None if window is None else window * 3 // 4
 
     def minimum(self, model: str) -> int:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loop.domain.policies import Condition, Route, RoutingPolicy
+from optimizers.turn_columns import Integers as Codes
+from optimizers.turn_columns import blend, code_type, recode
 from optimizers.turn_frame import TurnFrame
 
-Codes = NDArray[np.int64]
 GUARD_RULE = "guard:max_context_tokens"
-_NO_CEILING = np.iinfo(np.int64).max
 _COMPARE = {
     "<": np.less,
     "<=": np.less_equal,
@@ -48,23 +48,25 @@ def routes(policy: RoutingPolicy, frame: TurnFrame) -> Routes:
     """Routes every turn; linear in turns."""
     models = tuple(dict.fromkeys((*frame.requested_model.values, *policy.models())))
     order, starts = _blocks(policy, frame)
-    start_rows = starts if order is None else order[starts]
-    start_rule = match_rules(policy, frame, start_rows)
-    lengths = np.diff(np.append(starts, len(frame)))
-    rule = np.repeat(start_rule, lengths)
     requested = frame.requested_model.codes
-    total = frame.total_input_tokens
+    if starts is None:
+        rule = match_rules(policy, frame)
+    else:
+        start_rows = starts if order is None else order[starts]
+        lengths = np.diff(np.append(starts, len(frame)))
+        rule = np.repeat(match_rules(policy, frame, start_rows), lengths)
     if order is not None:
-        requested, total = requested[order], total[order]
+        requested = requested[order]
     # The requested models lead the vocabulary, so that their codes are the frame's own.
     named = [*(item.model for item in policy.rules), policy.default_model, ""]
-    code = np.array([models.index(name) if name else -1 for name in named], np.int64)
-    model = code[rule]
-    model = np.where(model < 0, requested, model) if (code[start_rule] < 0).any() else model
-    if policy.guards.max_context_tokens:
-        limits = policy.guards.max_context_tokens
-        ceiling = np.array([limits.get(name, _NO_CEILING) for name in models], np.int64)
-        above = _from_first(total > ceiling[model], starts, lengths)
+    code = np.array([models.index(name) if name else -1 for name in named], code_type(len(models)))
+    model = recode(rule, code)
+    if (code < 0).any():
+        model = blend(model < 0, requested.astype(code.dtype), model)
+    above = _above_ceilings(policy, frame, models, model, order)
+    if len(above):
+        if starts is not None:
+            above = _to_block_ends(above, starts, lengths)
         rule[above] = len(policy.rules) + 1
         model[above] = requested[above]
     if order is not None:
@@ -84,12 +86,16 @@ def match_rules(policy: RoutingPolicy, frame: TurnFrame, rows: Codes | None = No
     Units and guards play no part. ``rows`` limits it to some turns; shape ``(len(rows),)``.
     """
     count = len(frame) if rows is None else len(rows)
-    matched = np.full(count, len(policy.rules), np.int64)
+    matched = np.full(count, len(policy.rules), code_type(len(policy.rules) + 2))
     for index in range(len(policy.rules) - 1, -1, -1):
-        holds = np.ones(count, bool)
-        for condition in policy.rules[index].when:
+        conditions = policy.rules[index].when
+        if not conditions:
+            matched[:] = index
+            continue
+        holds = _holds(policy, frame, conditions[0], rows)
+        for condition in conditions[1:]:
             holds &= _holds(policy, frame, condition, rows)
-        matched[holds] = index
+        matched = blend(holds, index, matched)
     return matched
 
 
@@ -98,10 +104,10 @@ def _holds(
 ) -> NDArray[np.bool_]:
     name = policy.measure if condition.field == "input_tokens" else condition.field
     if name == "turn_index" or name.endswith("_tokens"):
-        numbers = (
-            frame.turn_index if name == "turn_index" else frame.measure(name, policy.estimator)
-        )
-        chosen = numbers if rows is None else numbers[rows]
+        if name == "turn_index":
+            chosen = frame.turn_index if rows is None else frame.turn_index[rows]
+        else:
+            chosen = frame.measure(name, policy.estimator, rows)
         return np.asarray(_COMPARE[condition.op](chosen, condition.value), bool)
     column = getattr(frame, name)
     wanted = condition.value
@@ -118,8 +124,9 @@ def _holds(
     return holds
 
 
-def _blocks(policy: RoutingPolicy, frame: TurnFrame) -> tuple[Codes | None, Codes]:
-    """The order in which routes are kept (``None``: row order) and where its blocks start."""
+def _blocks(policy: RoutingPolicy, frame: TurnFrame) -> tuple[Codes | None, Codes | None]:
+    """The order in which routes are kept (``None``: row order) and where its blocks start
+    (``None``: at every row)."""
     n = len(frame)
     order: Codes | None = None
     if policy.unit == "session":
@@ -136,12 +143,14 @@ def _blocks(policy: RoutingPolicy, frame: TurnFrame) -> tuple[Codes | None, Code
         return order, _starts(unit)
     if policy.unit == "agent":
         return None, _starts(frame.segment)
-    is_start = np.zeros(n, bool)
+    if policy.unit == "request" and not policy.guards.tool_loop_lock:
+        return None, None
+    may_change = frame.starts_user_turn if policy.unit == "user_turn" else ~frame.in_tool_loop
+    if policy.unit == "user_turn" and policy.guards.tool_loop_lock:
+        may_change = may_change & ~frame.in_tool_loop
+    is_start = may_change.copy()
     is_start[_starts(frame.segment)] = True
-    may_change = frame.starts_user_turn.copy() if policy.unit == "user_turn" else np.ones(n, bool)
-    if policy.guards.tool_loop_lock:
-        may_change &= ~frame.in_tool_loop
-    return None, np.flatnonzero(is_start | may_change)
+    return None, np.flatnonzero(is_start)
 
 
 def _starts(unit: Codes) -> Codes:
@@ -150,9 +159,31 @@ def _starts(unit: Codes) -> Codes:
     return np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]])
 
 
-def _from_first(crosses: NDArray[np.bool_], starts: Codes, lengths: Codes) -> Codes:
+def _above_ceilings(
+    policy: RoutingPolicy,
+    frame: TurnFrame,
+    models: tuple[str, ...],
+    model: Codes,
+    order: Codes | None,
+) -> Codes:
+    """Where, in the order of ``model``, a request is above the ceiling of the model it got."""
+    limits = policy.guards.max_context_tokens
+    ceilings = {code: limits[name] for code, name in enumerate(models) if name in limits}
+    nothing = np.zeros(0, np.int64)
+    if not ceilings:
+        return nothing
+    total = frame.total_input_tokens if order is None else frame.total_input_tokens[order]
+    large = np.flatnonzero(total > min(ceilings.values()))
+    if len(large) == 0:
+        return nothing
+    of_large, is_above = model[large], np.zeros(len(large), bool)
+    for code, ceiling in ceilings.items():
+        is_above |= (of_large == code) & (total[large] > ceiling)
+    return large[is_above]
+
+
+def _to_block_ends(crossing: Codes, starts: Codes, lengths: Codes) -> Codes:
     """The rows from each block's first crossing to the block's end: an overruled route is kept."""
-    crossing = np.flatnonzero(crosses)
     block = np.searchsorted(starts, crossing, side="right") - 1
     is_first = np.r_[True, block[1:] != block[:-1]][: len(block)]
     first, end = crossing[is_first], (starts + lengths)[block[is_first]]

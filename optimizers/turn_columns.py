@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Integers = NDArray[np.signedinteger[Any]]
+"""Whole numbers in as few bytes as hold them."""
+
+# Sums of a turn's token classes and products with small numbers must still fit 32 bits.
+_NARROW_LIMIT = 1 << 27
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextColumn:
     """A dictionary-encoded text column: ``values[codes[row]]``."""
 
-    codes: NDArray[np.int64]
+    codes: Integers
     values: tuple[str, ...]
 
     def at(self, row: int) -> str:
@@ -31,8 +37,44 @@ def encode_texts(values: Sequence[str], *, ordered: bool = False) -> TextColumn:
     """Encodes texts; with ``ordered``, codes compare as the texts do."""
     vocabulary = sorted(set(values)) if ordered else list(dict.fromkeys(values))
     code_of = {value: code for code, value in enumerate(vocabulary)}
-    codes = np.fromiter(map(code_of.__getitem__, values), np.int64, count=len(values))
+    codes = np.fromiter(
+        map(code_of.__getitem__, values), code_type(len(vocabulary)), count=len(values)
+    )
     return TextColumn(codes, tuple(vocabulary))
+
+
+def code_type(count: int) -> np.dtype[Any]:
+    """The smallest signed type for codes below ``count``, and for -1."""
+    return np.min_scalar_type(-max(2, count))
+
+
+def narrow(values: Integers) -> Integers:
+    """In 32 bits where all values are far from its limits, else as they are."""
+    if len(values) and max(-int(values.min()), int(values.max())) >= _NARROW_LIMIT:
+        return values
+    return values.astype(np.int32)
+
+
+_FEW = 12
+
+
+def recode(codes: Integers, table: Integers) -> Integers:
+    """``table[codes]``; a sum of masks where the table is short, which no pattern of codes slows
+    down (a choice by ``where`` costs ten times as much where the codes alternate)."""
+    if len(table) > _FEW:
+        return table.take(codes)
+    recoded = np.full(len(codes), table[0])
+    for code, value in enumerate(table.tolist()):
+        if value != table[0]:
+            recoded += (codes == code) * table.dtype.type(value - int(table[0]))
+    return recoded
+
+
+def blend(mask: NDArray[np.bool_], chosen: Integers | int, other: Integers) -> Integers:
+    """``where(mask, chosen, other)`` of one type by arithmetic, which random masks do not slow."""
+    difference = other.dtype.type(chosen) - other if isinstance(chosen, int) else chosen - other
+    difference *= mask
+    return other + difference
 
 
 def read_texts(column: ArrayLike | None, n: int) -> list[str]:

@@ -18,14 +18,16 @@ from loop.domain.errors import BadInput
 from loop.domain.policies import AUXILIARY_UNIT, Decision, Estimator, RouteRequest, RoutingPolicy
 from loop.domain.turns import Turn
 from optimizers.turn_columns import (
+    Integers,
     TextColumn,
+    code_type,
     encode_texts,
+    narrow,
     read_booleans,
     read_integers,
     read_texts,
 )
 
-Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
 TEXTS = ("requested_model", "request_class", "agent_name", "org_path", "repository", "effort")
@@ -36,6 +38,7 @@ TOKEN_CLASSES = (
     "cache_creation_5m_tokens",
     "cache_creation_1h_tokens",
 )
+TERMS = ("speed", "service_tier", "inference_geo")
 COLUMNS = (
     "turn_id",
     "request_id",
@@ -46,6 +49,8 @@ COLUMNS = (
     "served_model",
     *TEXTS,
     *TOKEN_CLASSES,
+    *TERMS,
+    "web_search_requests",
     "prompt_chars",
     "starts_prompt",
     "cost_microusd",
@@ -77,6 +82,10 @@ class TurnFrame:
     org_path: TextColumn
     repository: TextColumn
     effort: TextColumn
+    speed: TextColumn
+    service_tier: TextColumn
+    inference_geo: TextColumn
+    web_search_requests: Integers
     input_tokens: Integers
     output_tokens: Integers
     cache_read_tokens: Integers
@@ -135,14 +144,16 @@ class TurnFrame:
             raise BadInput(f"The column {odd[0]} has {lengths[odd[0]]} values, not {n}.")
         return _build(columns, n, decisions)
 
-    def measure(self, name: str, estimator: Estimator) -> Integers:
-        """One measure of input size, in tokens, for all turns."""
+    def measure(
+        self, name: str, estimator: Estimator, rows: NDArray[np.int64] | None = None
+    ) -> Integers:
+        """One measure of input size, in tokens, for all turns or for some of them."""
+        chosen: Any = slice(None) if rows is None else rows
         if name != "prompt_tokens":
-            return np.asarray(getattr(self, name), dtype=np.int64)
-        estimated = np.floor(self.prompt_chars / estimator.chars_per_token).astype(np.int64)
-        return np.where(
-            self.logged_prompt_tokens == NOT_LOGGED, estimated, self.logged_prompt_tokens
-        )
+            return np.asarray(getattr(self, name)[chosen])
+        estimated = np.floor(self.prompt_chars[chosen] / estimator.chars_per_token)
+        logged = self.logged_prompt_tokens[chosen]
+        return np.asarray(np.where(logged == NOT_LOGGED, estimated.astype(logged.dtype), logged))
 
     def request(self, row: int, policy: RoutingPolicy) -> RouteRequest:
         """The request of one row as ``decide()`` takes it: the slow path, and the reference."""
@@ -157,6 +168,12 @@ class TurnFrame:
             starts_user_turn=bool(self.starts_user_turn[row]),
             in_tool_loop=bool(self.in_tool_loop[row]),
         )
+
+    @property
+    def total_billed_tokens(self) -> Integers:
+        """Tokens of all five classes, as billed, shape ``(n,)``."""
+        total = self.input_tokens + self.output_tokens + self.cache_read_tokens
+        return np.asarray(total + self.cache_creation_5m_tokens + self.cache_creation_1h_tokens)
 
     def session_starts(self) -> Integers:
         """The row of each session's first turn in time, shape ``(s,)``."""
@@ -173,14 +190,14 @@ class TurnFrame:
                 parts[item.name] = TextColumn(value.codes[rows], value.values)
             elif isinstance(value, np.ndarray) and item.name != "time_order":
                 parts[item.name] = value[rows]
-        new_code = np.cumsum(chosen) - 1
+        new_code = narrow(np.cumsum(chosen) - 1)
         parts["session"] = new_code[parts["session"]]
         parts["segment"] = _dense(parts["segment"])
         parts["session_ids"] = tuple(
             name for name, keep in zip(self.session_ids, chosen, strict=True) if keep
         )
         if self.time_order is not None:
-            new_row = np.cumsum(rows) - 1
+            new_row = narrow(np.cumsum(rows) - 1)
             parts["time_order"] = new_row[self.time_order[rows[self.time_order]]]
         return replace(self, **parts)
 
@@ -189,7 +206,7 @@ def _build(columns: Mapping[str, ArrayLike], n: int, decisions: Sequence[Decisio
     texts = {
         name: read_texts(columns.get(name), n)
         for name in ("session_id", "agent_id", "turn_id", "request_id", "served_model", "arm")
-    } | {name: read_texts(columns.get(name), n) for name in TEXTS}
+    } | {name: read_texts(columns.get(name), n) for name in (*TEXTS, *TERMS)}
     # An old client does not say what was requested; what was served is the best that is known.
     texts["requested_model"] = [
         requested or served
@@ -205,6 +222,7 @@ def _build(columns: Mapping[str, ArrayLike], n: int, decisions: Sequence[Decisio
         "total_input_tokens": new + tokens["cache_read_tokens"],
         "uncached_input_tokens": uncached.copy(),
         "new_tokens": new,
+        "web_search_requests": read_integers(columns.get("web_search_requests", np.zeros(n))),
         "prompt_chars": read_integers(columns.get("prompt_chars", np.zeros(n))),
         "logged_prompt_tokens": np.full(n, NOT_LOGGED),
         "starts_user_turn": read_booleans(columns.get("starts_prompt", np.zeros(n, bool))),
@@ -221,10 +239,12 @@ def _build(columns: Mapping[str, ArrayLike], n: int, decisions: Sequence[Decisio
     agent = encode_texts(texts.pop("agent_id"), ordered=True)
     turn_ids = texts.pop("turn_id")
     texts.pop("request_id")
-    encoded: dict[str, Any] = {name: encode_texts(values) for name, values in texts.items()}
+    encoded: dict[str, Any] = {name: encode_texts(texts.pop(name)) for name in list(texts)}
     is_auxiliary = encoded["request_class"].equals("auxiliary")
     agent = _mark_auxiliary(agent, is_auxiliary)
     sequence = read_integers(columns.get("sequence", np.zeros(n)))
+    ids = np.empty(n, object)
+    ids[:] = turn_ids
     by_time = np.lexsort(
         (
             encode_texts(turn_ids, ordered=True).codes,
@@ -234,29 +254,41 @@ def _build(columns: Mapping[str, ArrayLike], n: int, decisions: Sequence[Decisio
         )
     )
     by_segment = np.lexsort((agent.codes[by_time], session.codes[by_time]))
+    is_in_order = bool((by_segment[1:] > by_segment[:-1]).all())
     rows = by_time[by_segment]
-    time_order = np.empty(n, np.int64)
-    time_order[by_segment] = np.arange(n)
-    numbers = {name: values[rows] for name, values in numbers.items()}
-    encoded = {name: TextColumn(p.codes[rows], p.values) for name, p in encoded.items()}
-    session_codes = session.codes[rows].astype(np.int64)
-    segment = _dense(session_codes * max(1, len(agent.values)) + agent.codes[rows])
+    time_order = None
+    if not is_in_order:
+        time_order = np.empty(n, np.int32)
+        time_order[by_segment] = np.arange(n, dtype=np.int32)
+    for name in list(numbers):  # one after the other: both copies at once would fill memory
+        numbers[name] = _ordered(name, numbers.pop(name), rows)
+    for name, column in encoded.items():
+        encoded[name] = TextColumn(column.codes[rows], column.values)
+    agent = TextColumn(agent.codes[rows], agent.values)
+    session_codes = session.codes[rows].astype(np.int32)
+    places = session_codes.astype(np.int64) * max(1, len(agent.values)) + agent.codes
+    segment = _dense(places)
     starts = np.flatnonzero(np.r_[True, segment[1:] != segment[:-1]]) if n else segment
     numbers["starts_user_turn"] |= is_auxiliary[rows]
-    ids = np.empty(n, object)
-    ids[:] = turn_ids
     return TurnFrame(
         session_ids=session.values,
         session=session_codes,
-        agent=TextColumn(agent.codes[rows], agent.values),
+        agent=agent,
         segment=segment,
         turn_ids=ids[rows],
-        turn_index=np.arange(n) - starts[segment] if n else segment,
+        turn_index=narrow(np.arange(n) - starts[segment]) if n else segment,
         in_tool_loop=~numbers["starts_user_turn"],
-        time_order=None if np.array_equal(time_order, np.arange(n)) else time_order,
+        time_order=time_order,
         **encoded,
         **numbers,
     )
+
+
+def _ordered(name: str, values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    values = values[rows]
+    if values.dtype != np.int64 or name == "started_at_us":
+        return values
+    return narrow(values)
 
 
 def _apply_decisions(
@@ -283,11 +315,13 @@ def _apply_decisions(
 
 def _mark_auxiliary(agent: TextColumn, is_auxiliary: Booleans) -> TextColumn:
     values = (*agent.values, AUXILIARY_UNIT)
-    return TextColumn(np.where(is_auxiliary, len(agent.values), agent.codes), values)
+    codes = agent.codes.astype(code_type(len(values)))
+    codes[is_auxiliary] = len(agent.values)
+    return TextColumn(codes, values)
 
 
 def _dense(codes: Integers) -> Integers:
     """Numbers groups that lie together 0, 1, 2 …"""
     if len(codes) == 0:
-        return np.zeros(0, np.int64)
-    return np.append([0], np.cumsum(codes[1:] != codes[:-1]))
+        return np.zeros(0, np.int32)
+    return np.append([0], np.cumsum(codes[1:] != codes[:-1])).astype(np.int32)

@@ -12,11 +12,13 @@ Verdict = Literal["passed", "failed", "inconclusive", "error"]
 
 @dataclass(frozen=True, slots=True)
 class RuleReach:
-    """The share of turns and dollars that one rule matches under one measure of input size.
+    """What one rule matches under one measure of input size: turns, and the shares of turns,
+    sessions, tokens (of all classes) and dollars.
 
     *Matched* turns meet the rule's conditions by themselves. *Routed* turns go where the rule
     says, after units and guards; these and ``marginal_cost_microusd`` (what the policy costs more
-    for having the rule) are given under the policy's own measure only.
+    for having the rule) are given under the policy's own measure only. Estimates that were stored
+    before they were counted have no shares of sessions and tokens.
     """
 
     rule_id: str
@@ -27,6 +29,8 @@ class RuleReach:
     routed_turn_share: float | None = None
     routed_cost_share: float | None = None
     marginal_cost_microusd: int | None = None
+    session_share: float | None = None
+    token_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

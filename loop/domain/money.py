@@ -33,6 +33,12 @@ class Terms:
     inference_geo: str = ""
     web_search_requests: int = 0
 
+    @property
+    def is_standard(self) -> bool:
+        """Whether no multiplier applies (searches are charged apart)."""
+        words = {self.speed, self.service_tier, self.inference_geo}
+        return words <= STANDARD_WORDS
+
 
 STANDARD = Terms()
 

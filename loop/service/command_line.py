@@ -35,6 +35,7 @@ from loop.service.commands.operations import (
     settings_group,
 )
 from loop.service.commands.prices import prices
+from loop.service.commands.replays import replay
 from loop.service.commands.retention import retention
 from loop.service.commands.ship import ship
 from loop.service.printing import plain
@@ -94,6 +95,7 @@ turnwise.add_command(sessions.cluster)
 turnwise.add_command(policies.optimize)
 turnwise.add_command(policies.run)
 turnwise.add_command(policies.policy)
+turnwise.add_command(replay)
 turnwise.add_command(policies.rollout)
 turnwise.add_command(tokens.token)
 turnwise.add_command(organization.org)

@@ -52,7 +52,8 @@ Answer = Callable[[Request, dict[str, Any]], dict[str, Any]]
 
 def api_app(parts: Parts) -> Starlette:
     """The API and the pages over assembled parts."""
-    from loop.service.lake_routes import lake_routes  # it builds on this module
+    from loop.service.lake_routes import lake_routes  # these build on this module
+    from loop.service.replay_routes import replay_routes
 
     readings = Readings(parts, sees=lambda: view_of_caller(parts))
     actions = Actions(parts, readings)
@@ -63,6 +64,7 @@ def api_app(parts: Parts) -> Starlette:
         *budget_routes(Budgets(parts)),
         *access_routes(AccessDesk(parts)),
         *lake_routes(parts),
+        *replay_routes(parts),
         Route("/v1/transcripts", _transcript_intake(parts), methods=["POST"]),
         *gateway_routes(parts.publications, parts.versions, _decision_intake(parts)),
         *web_routes(readings, actions.act),

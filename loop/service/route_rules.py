@@ -54,6 +54,8 @@ RULES: Mapping[str, RouteRule] = {
     "GET /v1/sessions/{session_id}": READ_OWN,  # with content=1 also the verb content
     "GET /v1/clusters": READ_OWN,
     "GET /v1/reach": READ_OWN,
+    "POST /v1/replay": READ_OWN,
+    "GET /v1/replay/calibration": READ_OWN,
     "GET /v1/policies": READ_OWN,
     "GET /v1/policies/{version:int}": READ_OWN,
     "GET /v1/policies/{before:int}...{after:int}": READ_OWN,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from loop.domain.money import PriceBook
+from loop.domain.money import PriceBook, Terms
 from loop.domain.policies import Route, RouteRequest, RoutingPolicy, decide, unit_key
 from loop.domain.turns import TokenUsage, Turn
 from optimizers.replay_assumptions import ReplayAssumptions
@@ -18,19 +18,33 @@ from optimizers.replay_assumptions import ReplayAssumptions
 
 @dataclass
 class CacheEntry:
+    """What one turn left on one model, in tokens on the scale of a ratio of 1.
+
+    ``long`` of the prefix lives for an hour, the rest for five minutes. ``most`` falls when the
+    log shows that less of the prompt still begins as it did.
+    """
+
     writer: str  # turn id
-    prefix: float  # tokens on the scale of a ratio of 1
-    expires_at_us: int
-    original: float = 0.0  # as written, before anything showed that less is shared
+    prefix: float
+    long: float
+    at_us: int
+    most: float = float("inf")
+
+    def alive(self, at_us: int, facts: ReplayAssumptions) -> float:
+        if at_us <= self.at_us + facts.short_ttl_us:
+            return self.prefix
+        return self.long if at_us <= self.at_us + facts.long_ttl_us else 0.0
 
 
 @dataclass
 class Agent:
-    """One segment: the caches as logged, the caches as they would be, and what both share."""
+    """One segment: the caches as logged, and as they would be."""
 
     logged: dict[str, CacheEntry] = field(default_factory=dict)
     imagined: dict[str, CacheEntry] = field(default_factory=dict)
+    mixes_lifetimes: bool = False
     long_lived: bool = False
+    long_end: float = 0.0
     turns: int = 0
 
 
@@ -50,13 +64,14 @@ def simulate(
 ) -> SlowResult:
     facts = facts or ReplayAssumptions()
     agents: dict[tuple[str, str], Agent] = {}
+    for turn in turns:
+        if turn.usage.cache_creation_5m_tokens and turn.usage.cache_creation_1h_tokens:
+            agents.setdefault(_segment(turn), Agent()).mixes_lifetimes = True
     kept: dict[tuple[str, str], Route] = {}
     result = SlowResult()
     for turn in sorted(turns, key=lambda t: (t.session_id, t.started_at_us, t.sequence, t.turn_id)):
         auxiliary = turn.request_class == "auxiliary"
-        agent = agents.setdefault(
-            (turn.session_id, "(auxiliary)" if auxiliary else turn.agent_id), Agent()
-        )
+        agent = agents.setdefault(_segment(turn), Agent())
         request = _request(turn, agent.turns, policy, auxiliary)
         agent.turns += 1
         key = unit_key(policy, request)
@@ -97,25 +112,35 @@ def _name(model: str) -> str:
     return re.sub(r"-20\d{6}$", "", model)
 
 
+def _segment(turn: Turn) -> tuple[str, str]:
+    auxiliary = turn.request_class == "auxiliary"
+    return (turn.session_id, "(auxiliary)" if auxiliary else turn.agent_id)
+
+
 def _cost(
     turn: Turn, model: str, agent: Agent, prices: PriceBook, facts: ReplayAssumptions
 ) -> int | None:
-    usage, served = turn.usage, _name(turn.served_model)
+    usage, served, now = turn.usage, _name(turn.served_model), turn.started_at_us
+    to_common = 1.0 / facts.ratio(served)
     written = usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
     if written:
         agent.long_lived = usage.cache_creation_1h_tokens > 0
+    if usage.cache_creation_1h_tokens:
+        agent.long_end = (usage.cache_read_tokens + usage.cache_creation_1h_tokens) * to_common
     if usage == TokenUsage() or not served:
         return turn.cost_microusd
-    to_reference = 1.0 / facts.ratio(served)
-    prefix = (usage.cache_read_tokens + written) * to_reference
-    ttl = facts.long_ttl_us if agent.long_lived else facts.short_ttl_us
+    prefix = (usage.cache_read_tokens + written) * to_common
+    if agent.mixes_lifetimes:
+        long = min(agent.long_end, prefix)
+    else:
+        long = prefix if agent.long_lived else 0.0
 
     before = agent.logged.get(served)
-    if prefix and before and turn.started_at_us <= before.expires_at_us:
-        read = usage.cache_read_tokens * to_reference
-        if read < min(before.original, prefix):
-            for entry in agent.imagined.values():
-                entry.prefix = min(entry.prefix, read)
+    if prefix and before:
+        read = usage.cache_read_tokens * to_common
+        if read < min(before.alive(now, facts), prefix, before.most):
+            for entry in (*agent.imagined.values(), *agent.logged.values()):
+                entry.most = min(entry.most, read)
     there = agent.imagined.get(model)
     keeps_history = (there.writer if there else "") == (before.writer if before else "")
     if model == served and (keeps_history or not prefix):
@@ -125,26 +150,24 @@ def _cost(
         tokens = round(prefix * facts.ratio(model))
         caches = prefix > 0 and (model == served or tokens >= facts.minimum(model))
         hit = 0
-        if caches and there and turn.started_at_us <= there.expires_at_us:
-            hit = round(min(there.prefix, prefix) * facts.ratio(model))
-        uncached = round(usage.input_tokens * to_reference * facts.ratio(model))
+        if caches and there:
+            shared = min(there.alive(now, facts), prefix, there.most)
+            hit = round(shared * facts.ratio(model))
+        uncached = round(usage.input_tokens * to_common * facts.ratio(model))
+        answer = 1.0 / facts.answer_ratio(served)
+        output = round(usage.output_tokens * answer * facts.answer_ratio(model))
         write = tokens - hit if caches else 0
+        for_an_hour = max(0, min(write, round(long * facts.ratio(model)) - hit)) if caches else 0
+        window = facts.window(model)
+        fits = model == served or window is None or uncached + tokens + output <= window
         uncached += 0 if caches else tokens
-        day = datetime.fromtimestamp(turn.started_at_us / 1e6, UTC).date().isoformat()
-        cost = prices.cost(
-            model,
-            day,
-            TokenUsage(
-                uncached,
-                usage.output_tokens,
-                hit,
-                0 if agent.long_lived else write,
-                write if agent.long_lived else 0,
-            ),
-        ).microusd
-        if prices.find(model, day) is None:
+        day = datetime.fromtimestamp(now / 1e6, UTC).date().isoformat()
+        billed = TokenUsage(uncached, output, hit, write - for_an_hour, for_an_hour)
+        terms = Terms(turn.speed, turn.service_tier, turn.inference_geo, turn.web_search_requests)
+        cost = prices.cost(model, day, billed, terms).microusd
+        if not fits or prices.find(model, day) is None:
             cost = None
     for world, on, leaves in ((agent.logged, served, prefix > 0), (agent.imagined, model, caches)):
         if leaves:
-            world[on] = CacheEntry(turn.turn_id, prefix, turn.started_at_us + ttl, prefix)
+            world[on] = CacheEntry(turn.turn_id, prefix, long, now)
     return cost

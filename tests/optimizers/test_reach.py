@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from test_replay import WARM, session
 from turn_strategies import HAIKU, PRICES, logged_turns, routing_policies
 
@@ -15,6 +16,7 @@ from optimizers.reach import describe_reach, rule_reach
 from optimizers.turn_frame import TurnFrame
 
 
+@settings(max_examples=30, deadline=None)
 @given(logged_turns(), routing_policies())
 def test_under_each_measure_the_reaches_make_up_the_whole_log(
     turns: list[Turn], policy: RoutingPolicy
@@ -31,8 +33,9 @@ def test_the_classic_rule_is_dead_on_total_tokens_and_the_words_say_what_else_it
 ):
     words = describe_reach(classic_policy(), rule_reach(classic_policy(), session(*WARM), PRICES))
     assert words[0] == (
-        "short matches 0.0 % of turns and 0.0 % of dollars, input size read as "
-        "total_input_tokens; it routes 0.0 % of turns and 0.0 % of dollars: a dead rule."
+        "short matches 0.0 % of turns, 0.0 % of sessions, 0.0 % of tokens and 0.0 % of dollars, "
+        "input size read as total_input_tokens; it routes 0.0 % of turns and 0.0 % of dollars: "
+        "a dead rule."
     )
     assert words[1] == (
         "short would match 100.0 % as uncached_input_tokens, 75.0 % as new_tokens, "
@@ -50,6 +53,8 @@ def test_a_rule_that_costs_more_than_staying_is_named_with_its_price() -> None:
     assert own.marginal_cost_microusd is not None
     assert own.marginal_cost_microusd > 0
     assert own.routed_turn_share == 0.25
+    assert own.session_share == 1.0
+    assert own.token_share == pytest.approx(32_110 / 132_440)
     assert "a losing rule" in describe_reach(policy, reach)[0]
     saving = replace(policy, rules=(Rule("all", (), HAIKU),))
     assert "losing" not in " ".join(describe_reach(saving, rule_reach(saving, frame, PRICES)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from loop.domain.money import Price, PriceBook, Rates
+from loop.domain.money import Price, PriceBook, Rates, Terms
 from loop.domain.policies import (
     MEASURES,
     NUMBER_FIELDS,
@@ -17,7 +17,9 @@ from loop.domain.policies import (
 from loop.domain.turns import TokenUsage, Turn
 
 OPUS, SONNET, HAIKU = "claude-opus-4-7", "claude-sonnet-4-6", "claude-haiku-4-5"
-MODELS = (OPUS, SONNET, HAIKU, "unpriced-model")
+LATE = "priced-from-midnight"
+PRICED = (OPUS, SONNET, HAIKU, LATE)
+MODELS = (*PRICED, "unpriced-model")
 DAY_US = 86_400_000_000
 MIDNIGHT_US = 20_001 * DAY_US  # 2024-10-05, the day of a price change
 START_US = MIDNIGHT_US - 20 * 60_000_000
@@ -25,10 +27,14 @@ PRICES = PriceBook(
     "test",
     [
         Price(OPUS, "2024-01-01", 6_000_000, 25_000_000, 600_000, 7_500_000, 12_000_000),
-        Price(OPUS, "2024-10-05", 5_000_000, 25_000_000, 500_000, 6_250_000, 10_000_000),
+        Price(OPUS, "2024-10-05", 5_000_000, 25_000_000, 500_000, 6_250_000, 10_000_000,
+              speeds=(("fast", 2_000_000),), service_tiers=(("batch", 500_000),),
+              inference_geos=(("us", 1_100_000),), web_search_microusd=10_000),
         Price(SONNET, "2024-01-01", 3_000_000, 15_000_000, 300_000, 3_750_000, 6_000_000,
               60_000, Rates(6_000_000, 22_500_000, 600_000, 7_500_000, 12_000_000)),
-        Price(HAIKU, "2024-01-01", 1_000_000, 5_000_000, 100_000, 1_250_000, 2_000_000),
+        Price(HAIKU, "2024-01-01", 1_000_000, 5_000_000, 100_000, 1_250_000, 2_000_000,
+              service_tiers=(("batch", 500_000),), web_search_microusd=10_000),
+        Price(LATE, "2024-10-05", 7_000_000, 9_000_000, 400_000, 8_000_000, 9_000_000),
     ],
 )  # fmt: skip
 
@@ -50,10 +56,17 @@ def logged_turns(draw: st.DrawFn, *, max_turns: int = 14) -> list[Turn]:
                 st.just(TokenUsage()),
                 st.builds(TokenUsage, _tokens, _tokens, _tokens, _tokens, st.just(0)),
                 st.builds(TokenUsage, _tokens, _tokens, _tokens, st.just(0), _tokens),
+                st.builds(TokenUsage, _tokens, _tokens, _tokens, _tokens, _tokens),
             )
         )
+        terms = Terms(
+            draw(st.sampled_from(("", "", "", "standard", "fast"))),
+            draw(st.sampled_from(("", "", "", "standard", "batch"))),
+            draw(st.sampled_from(("", "", "", "global", "us"))),
+            draw(st.sampled_from((0, 0, 0, 3))),
+        )
         at_us = START_US + draw(st.integers(0, 40)) * 60_000_000
-        cost = PRICES.cost(model, _day(at_us), usage)
+        cost = PRICES.cost(model, _day(at_us), usage, terms)
         turns.append(
             Turn(
                 turn_id=f"req_{number:03d}",
@@ -70,6 +83,10 @@ def logged_turns(draw: st.DrawFn, *, max_turns: int = 14) -> list[Turn]:
                 requested_model=draw(st.sampled_from((model, model, MODELS[0]))),
                 served_model=model,
                 usage=usage,
+                speed=terms.speed,
+                service_tier=terms.service_tier,
+                inference_geo=terms.inference_geo,
+                web_search_requests=terms.web_search_requests,
                 prompt_chars=draw(st.one_of(st.none(), st.integers(0, 90_000))),
                 starts_prompt=draw(st.booleans()),
                 cost_microusd=cost.microusd,
@@ -107,7 +124,7 @@ _conditions = st.one_of(
 @st.composite
 def routing_policies(draw: st.DrawFn) -> RoutingPolicy:
     rules = draw(st.lists(st.lists(_conditions, max_size=2), max_size=3))
-    target = st.sampled_from((*MODELS, "never-requested", ""))
+    target = st.sampled_from((*PRICED, ""))
     return RoutingPolicy(
         name="random",
         rules=tuple(

@@ -33,6 +33,7 @@ POSTS = (
     "/v1/policies",
     "/v1/policies/1/approve",
     "/v1/explorations",
+    "/v1/replay",
     "/v1/rollouts/none/pause",
     "/v1/gateway/ack",
     "/v1/gateway/decisions",
@@ -46,6 +47,7 @@ GETS = (
     "/v1/sessions",
     "/v1/sessions/none",
     "/v1/reach",
+    "/v1/replay/calibration",
     "/v1/runs/none",
     "/v1/policies/1",
     "/v1/policies/1...1",
@@ -364,3 +366,19 @@ def test_a_fault_is_answered_and_its_cause_is_logged_only(
     assert "secret" not in response.text
     assert "GET /v1/fault" in caplog.text
     assert "a secret of the inside" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"measure": "input_tokens"}, 400, "bad_input"),
+        ({"default": {"model": "no-such-model"}}, 400, "bad_input"),
+        ({}, 409, "conflict"),  # no turns to replay it on
+    ],
+)
+def test_a_replay_without_an_answer_is_an_error_and_no_number(
+    api: Api, change: dict[str, Any], status: int, code: str
+) -> None:
+    assert_refused(
+        api.request("POST", "/v1/replay", json={"policy": POLICY | change}), status, code
+    )

@@ -93,6 +93,8 @@ def reach_rows() -> list[dict[str, Any]]:
             "measure": measure,
             "turns": turns,
             "turn_share": turn_share,
+            "session_share": None,
+            "token_share": cost_share,
             "cost_share": cost_share,
         }
         for measure, (turns, turn_share, cost_share) in shares.items()

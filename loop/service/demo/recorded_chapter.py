@@ -8,6 +8,7 @@ from typing import Any
 from collectors.transcripts import import_transcripts
 from loop.service.api_client import ApiClient
 from loop.service.assemble import assemble
+from loop.service.commands.replays import as_served_line
 from loop.service.commands.sessions import print_sessions, print_spend
 from loop.service.demo.claims import Claims
 from loop.service.demo.recordings import (
@@ -52,6 +53,7 @@ class RecordedChapter:
         print_sessions(self._client.get("/v1/sessions", sort="quality")["rows"])
         self._check_faithfulness(expected)
         self._show_reach()
+        self._check_replay()
 
     def _import_transcripts(self) -> int:
         parts = assemble(load_settings({}, data_dir=self._data_dir))
@@ -135,3 +137,15 @@ class RecordedChapter:
                     f"{show(row['cost_share'], 'share'):>9} of dollars, "
                     f"when input size means {row['measure']}"
                 )
+
+    def _check_replay(self) -> None:
+        """The replay against the bill: exact where the log is believed, and how far the cache
+        model, which prices what a policy changes, is off on the same routes."""
+        answer = self._client.get("/v1/replay/calibration")
+        print_lines("", as_served_line(answer["as_served"]), *answer["words"])
+        as_served = answer["as_served"]
+        self._claims.note(
+            "replaying the models as they were served gives back the bill to the micro-dollar",
+            as_served["replayed_cost_microusd"] == as_served["billed_cost_microusd"] > 0,
+            show(as_served["replayed_cost_microusd"], "money"),
+        )
