@@ -30,6 +30,7 @@ from loop.domain.money import PriceBook
 from loop.domain.policies import Condition, Guards, Route, RoutingPolicy, Rule, decide, unit_key
 from loop.domain.turns import TokenUsage
 from loop.ledger.prices import load_price_book
+from optimizers.calibration import calibrate
 from optimizers.classic import classic_policy
 from optimizers.reach import rule_reach
 from optimizers.replay import Replayer
@@ -275,7 +276,7 @@ def measure_sessions(path: Path, book: PriceBook) -> dict[str, Any]:
                     "cache_true_with_tokenizer_ratio": true.saving_share,
                 }
             )
-    calibration = replayer.calibration
+    calibration = calibrate(replayer)[-1]
     return {
         "sessions": frame.n_sessions,
         "turns": len(frame),

@@ -8,7 +8,7 @@ sessions like these.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bench.public_data import read_rows
 from loop.domain.money import PriceBook
 from loop.domain.policies import UNITS, RoutingPolicy
 from optimizers.cache_model import CacheModel
+from optimizers.calibration import calibrate
 from optimizers.classic import classic_policy
 from optimizers.reach import rule_reach
 from optimizers.replay import Replayer, replay
@@ -144,7 +145,7 @@ def predict_reads(frame: TurnFrame, book: PriceBook) -> CacheReads:
     for code in range(len(caches.models)):
         rows = np.flatnonzero(caches.is_billable & (caches.served == code))
         if len(rows):
-            known[rows] = caches.read_tokens(caches.turns_on(code), rows, previous[rows])
+            known[rows] = caches.read_tokens(code, rows, previous[rows])
     prefix = (
         frame.cache_read_tokens + frame.cache_creation_5m_tokens + frame.cache_creation_1h_tokens
     )
@@ -167,7 +168,7 @@ def measure_calibration(frame: TurnFrame, book: PriceBook) -> dict[str, Any]:
     )
     replayer = Replayer(frame, book)
     as_served = replayer.replay_as_served()
-    calibration = replayer.calibration
+    *by_model, calibration = calibrate(replayer)
     modelled = replayer.modelled_turn_cost_microusd
     excess = (modelled - frame.cost_microusd) / max(1, frame.cost_microusd.sum())
     rows = []
@@ -184,6 +185,7 @@ def measure_calibration(frame: TurnFrame, book: PriceBook) -> dict[str, Any]:
         "as_served_equals_bill": as_served.candidate_cost_microusd
         == as_served.logged_cost_microusd,
         "bill_residual": calibration.residual,
+        "by_model": [asdict(row) | {"residual": row.residual} for row in by_model],
         "reads_ratio": calibration.modelled_cache_read_tokens
         / calibration.logged_cache_read_tokens,
         "turn_cost_within_5_percent": float((off <= 0.05).mean()),
