@@ -48,13 +48,20 @@ class _Table:
 
 
 def usage_of(pid: int) -> dict[str, float]:
-    """Resident bytes and processor seconds so far; empty for a process that is gone."""
+    """Resident bytes and processor seconds so far, of a process and its children; empty for one
+    that is gone."""
     try:
         resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        children = " ".join(
+            path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")
+        )
     except (FileNotFoundError, ProcessLookupError):
         return {}
-    return {"rss": resident, "cpu": (int(fields[11]) + int(fields[12])) / _TICKS}
+    usage = {"rss": resident, "cpu": sum(map(int, fields[11:15])) / _TICKS}
+    for child in map(usage_of, map(int, children.split())):
+        usage = {key: value + child.get(key, 0) for key, value in usage.items()}
+    return usage
 
 
 def main(lake: Path, pids: list[int]) -> None:

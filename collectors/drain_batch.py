@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from collectors.body_decoding import decode
 from collectors.intake_counts import IntakeCounts, Outcome, Source, source_of, source_of_segment
 from collectors.quarantine import Quarantine, entry_name, is_replay, record_entry_name
 from collectors.record_limits import describe_rejections
-from collectors.segments import Record, decode_session_ids, read_segment
+from collectors.segment_decoding import DecodedRecord, DecodedSegment, decode_segment
+from collectors.segments import decode_session_ids, read_segment
 from loop.domain.errors import BadInput
 from loop.domain.turns import Event
 
@@ -39,8 +39,9 @@ class DrainBatch:
             grouped.setdefault(event.session_id, []).append(event)
         return grouped
 
-    def add(self, record: Record, name: str, judged_at_us: int, quarantine: Quarantine) -> None:
-        """Decodes one record of the journal. Raises :class:`BadInput` where that can't be done."""
+    def add(self, item: DecodedRecord, name: str, quarantine: Quarantine) -> None:
+        """Adds one record of the journal. Raises :class:`BadInput` for one that can't be read."""
+        record, decoded = item.record, item.decoded
         if record.kind == "refusals":
             self.counts.add_refusals(record)
             return
@@ -49,7 +50,8 @@ class DrainBatch:
             return
         source = source_of(record)
         self.counts.add(source, "bodies")
-        decoded = decode(record, judged_at_us)
+        if decoded is None:
+            raise BadInput(item.problem)
         if decoded.rejected:
             reason = describe_rejections(decoded.rejected)
             quarantine.put_record(name, record, reason)
@@ -70,11 +72,19 @@ class DrainBatch:
         self.counts.add(source, "duplicate", count=duplicates)
 
 
-def read_batch(paths: Iterable[Path], position: int, quarantine: Quarantine) -> DrainBatch:
-    """Decodes segments; what can't be read or is beyond the limits goes into quarantine."""
+def read_batch(
+    paths: Iterable[Path],
+    position: int,
+    quarantine: Quarantine,
+    ahead: Callable[[Path], DecodedSegment | None] = lambda _: None,
+) -> DrainBatch:
+    """Decodes segments, those that were not decoded ``ahead``; what can't be read or is beyond the
+    limits goes into quarantine."""
     batch = DrainBatch()
     for path in paths:
-        content = read_segment(path)
+        # What was ahead of the clock need not be any more: a replay is judged by its own
+        # time, which the position tells, so that it is judged alike after a crash.
+        content = ahead(path) or decode_segment(path, position if is_replay(path) else None)
         if content.damage:
             quarantine.put_segment(path, content.damage)
             batch.failed.add(entry_name(path))
@@ -82,13 +92,10 @@ def read_batch(paths: Iterable[Path], position: int, quarantine: Quarantine) -> 
             source = source_of_segment(path)
             batch.counts.add(source, "bodies", count=content.lost)
             batch.counts.add(source, "bodies_quarantined", DAMAGED, content.lost)
-        for index, record in enumerate(content.records):
-            name = record_entry_name(path, index)
-            # What was ahead of the clock need not be any more: a replay is judged by its own
-            # time, which the position tells, so that it is judged alike after a crash.
-            judged_at_us = position if is_replay(path) else record.received_at_us
+        for index, item in enumerate(content.records):
+            name, record = record_entry_name(path, index), item.record
             try:
-                batch.add(record, name, judged_at_us, quarantine)
+                batch.add(item, name, quarantine)
             except BadInput as error:
                 quarantine.put_record(name, record, str(error))
                 batch.failed.add(name)
@@ -119,14 +126,11 @@ def all_quarantined(path: Path) -> IntakeCounts:
     return counts
 
 
-def in_batches(paths: list[Path], batch_bytes: int) -> Iterable[list[Path]]:
-    batch: list[Path] = []
+def first_batch(paths: Sequence[Path], batch_bytes: int) -> tuple[list[Path], bool]:
+    """As many of the segments, from the first on, as make a batch, and whether it is full."""
     size = 0
-    for path in paths:
-        batch.append(path)
+    for count, path in enumerate(paths, 1):
         size += path.stat().st_size
         if size >= batch_bytes:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+            return list(paths[:count]), True
+    return list(paths), False

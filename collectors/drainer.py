@@ -7,7 +7,8 @@ the turns are written once more with the same content, the counts are those writ
 segments are deleted. So what was acknowledged is stored once and counted once.
 
 One process drains: the lock is held until :meth:`Drainer.close`, which also lets the recent
-sessions' events be kept in memory instead of being read back from the lake.
+sessions' events be kept in memory instead of being read back from the lake. Under load a child of
+it decodes what is next (``docs/decisions/0018``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +30,7 @@ from collectors.decision_intake import decision_of
 from collectors.drain_batch import (
     DrainBatch,
     all_quarantined,
-    in_batches,
+    first_batch,
     read_batch,
     with_outcomes,
 )
@@ -35,6 +38,7 @@ from collectors.drain_report import DrainReport
 from collectors.drain_state import DrainState
 from collectors.intake_counts import IntakeCounts, IntakeSink
 from collectors.journal import Journal, has_records, recover, sealed_segments
+from collectors.reading_ahead import ReadingAhead
 from collectors.recent_sessions import RecentSessions
 from collectors.told_requests import ToldRequests
 from collectors.turn_writing import TurnWriting
@@ -50,6 +54,8 @@ logger = logging.getLogger("turnwise")
 JOURNAL_NAME = "collectors"
 WRITTEN_TABLES = ("events", "turns", "contents", "decisions")
 """The tables that the drainer writes, and so compacts."""
+LONGEST_PASS_SECONDS = 5.0
+"""After this a pass takes no more segments than it has begun with, so that it comes to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,8 @@ class Drainer:
         self._sessions = RecentSessions(self.limits.cached_bytes, client_labels())
         self._told = ToldRequests(journal.directory.parent / "told_requests.sqlite", lake)
         self._turns = TurnWriting(lake, self.pricing, self._sessions, self.quarantine)
+        self._ahead = ReadingAhead()
+        self._storing = ThreadPoolExecutor(1, "events")
         self._commits = 0
 
     def drain_once(self) -> DrainReport:
@@ -111,12 +119,27 @@ class Drainer:
             if state.pending:
                 bound = [self.journal.directory / name for name in state.pending]
                 self._drain_or_part(bound, state, report, bound=True)
-            for paths in in_batches(
-                sealed_segments(self.journal.directory), self.limits.batch_bytes
-            ):
-                self._drain_or_part(paths, state, report)
+            self._drain_sealed(state, report)
             self._tell(state)
             return report
+
+    def _drain_sealed(self, state: DrainState, report: DrainReport) -> None:
+        """Drains the segments that are sealed now; while batches are full also those that are
+        sealed meanwhile, so that the next batch is decoded beside the one that is stored."""
+        until = time.monotonic() + LONGEST_PASS_SECONDS
+        waiting = sealed_segments(self.journal.directory)
+        while waiting:
+            paths, is_full = first_batch(waiting, self.limits.batch_bytes)
+            if is_full and time.monotonic() < until:
+                waiting = sealed_segments(self.journal.directory)
+            waiting = [path for path in waiting if path not in paths]
+            following, _ = first_batch(waiting, self.limits.batch_bytes)
+            self._ahead.ask([*paths[1:], *following])
+            try:
+                self._drain_or_part(paths, state, report)
+            except BaseException:
+                self._ahead.close()
+                raise
 
     def is_drained(self) -> bool:
         """Whether everything acknowledged so far can be queried."""
@@ -177,6 +200,7 @@ class Drainer:
         self._state = None
         self._sessions.clear()
         self._told.close()
+        self._ahead.close()
 
     def _open_state(self) -> DrainState:
         if self._state is None:
@@ -220,16 +244,20 @@ class Drainer:
         """``bound``: the paths are bound to the position already. ``rewrite``: what follows from
         events that are stored may be missing, so it is written again."""
         position = state.position if bound else state.next_position()
-        batch = read_batch(paths, position, self.quarantine)
+        batch = read_batch(paths, position, self.quarantine, self._ahead.take)
         report.quarantined += batch.quarantined
         by_session = batch.by_session()
         circles = self._told.circles_of(batch.events.values())
         relatives = set().union(*circles.values())
         committed = False
+        stored: Future[None] | None = None
         try:
             named = by_session.keys() - {""} | batch.reassembled
             self._sessions.load(named | relatives, self.lake)
-            new = self._store_events(batch, by_session, paths, position, state)
+            new = self._take_new(batch, by_session)
+            self._bind(batch, new, paths, position, state)
+            # The store is written to while turns are assembled; they follow their events.
+            stored = self._storing.submit(self._store_events, new, batch, state.position)
             counted = state.counts or IntakeCounts()
             changed = by_session.keys() if rewrite else {event.session_id for event in new}
             changed |= batch.reassembled
@@ -244,6 +272,7 @@ class Drainer:
                 ],
                 state.position,
                 report,
+                ready=stored.result,
             )
             self._turns.write_related(circles, changed, state.position, report)
             decisions = [
@@ -256,6 +285,8 @@ class Drainer:
             committed = True
         finally:
             if not committed:
+                if stored is not None:
+                    wait([stored])
                 self._sessions.clear()  # what they hold may not be in the lake
         report.segments += len(paths)
         report.decisions += len(decisions)
@@ -269,32 +300,36 @@ class Drainer:
         if self._commits % self.limits.commits_per_compaction == 0:
             self.lake.compact(WRITTEN_TABLES)
 
-    def _store_events(
-        self,
-        batch: DrainBatch,
-        by_session: dict[str, list[Event]],
-        paths: list[Path],
-        position: int,
-        state: DrainState,
-    ) -> list[Event]:
-        """Stores what the lake does not have yet, and returns it; binds the paths before."""
-        named = (name for name in by_session if name)
+    def _take_new(self, batch: DrainBatch, by_session: dict[str, list[Event]]) -> list[Event]:
+        """The events that the lake does not have yet."""
         new = [
             event
-            for name in named
+            for name in by_session
+            if name
             for event in self._sessions.take_new(name, by_session[name], batch.written)
         ]
         if nameless := by_session.get(""):
             # There may be any number of these over time: they are looked up, never kept.
             stored = self.lake.stored_event_ids("", nameless)
             new += [event for event in nameless if event.event_id not in stored]
+        return new
+
+    @staticmethod
+    def _bind(
+        batch: DrainBatch,
+        new: list[Event],
+        paths: list[Path],
+        position: int,
+        state: DrainState,
+    ) -> None:
         if position != state.position or state.counts is None:
             state.bind(position, [path.name for path in paths], with_outcomes(batch, new))
+
+    def _store_events(self, new: list[Event], batch: DrainBatch, position: int) -> None:
         if new:
             self.lake.write_events(
-                new, journal=JOURNAL_NAME, position=state.position, written=batch.written
+                new, journal=JOURNAL_NAME, position=position, written=batch.written
             )
-        return new
 
     def _let_go(self, paths: list[Path], state: DrainState) -> None:
         archive = self.limits.archive_directory

@@ -58,7 +58,7 @@ class JournalLimits:
     min_free_bytes: int = 256 * 1024 * 1024
     max_used_percent: float = 85.0
     ample_free_bytes: int = 32 * 1024 * 1024 * 1024
-    segment_bytes: int = 64 * 1024 * 1024
+    segment_bytes: int = 4 * 1024 * 1024
     seal_after_seconds: float = 0.5
     max_waiting_bytes: int = 256 * 1024 * 1024
     max_quarantine_bytes: int = DEFAULT_MAX_BYTES

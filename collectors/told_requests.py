@@ -69,15 +69,21 @@ class ToldRequests:
         live: set[Pair] = set()
         traces: set[Pair] = set()
         sessions: set[str] = set()
+        telling = [event for event in events if event.kind == "transcript"]
+        scoped = [event for event in events if SCOPE in event.attributes]
+        if not telling and not scoped and not _tells_any(connection):
+            return {}
+        for event in scoped:
+            if event.session_id and (key := trace_key(event)):
+                traces.add((key, event.session_id))
+        for event in telling:
+            if event.session_id:
+                told.update(((key, event.session_id), event.at_us) for key in request_keys(event))
         for event in events:
             if not event.session_id:
                 continue
             sessions.add(event.session_id)
-            if SCOPE in event.attributes and (key := trace_key(event)):
-                traces.add((key, event.session_id))
-            if event.kind == "transcript":
-                told.update(((key, event.session_id), event.at_us) for key in request_keys(event))
-            elif request_id := live_request(event):
+            if request_id := live_request(event):
                 live.add((request_id, event.session_id))
         unknown = {pair: at_us for pair, at_us in told.items() if not _knows(connection, pair)}
         reported = self._reported_live(unknown, live)
@@ -174,6 +180,10 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _companions(path: Path) -> list[Path]:
     return [Path(f"{path}{ending}") for ending in ("-journal", "-wal", "-shm")]
+
+
+def _tells_any(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM told LIMIT 1").fetchone() is not None
 
 
 def _knows(connection: sqlite3.Connection, pair: Pair) -> bool:

@@ -6,7 +6,7 @@ that can't be assembled goes into quarantine, and the others are written all the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from collectors.drain_report import DrainReport
 from collectors.quarantine import Quarantine
 from collectors.recent_sessions import RecentSession, RecentSessions
 from collectors.session_assembly import assemble_session
+from collectors.session_parts import SessionChanges
 from collectors.storable_numbers import check_storable
 from loop.domain.turns import Charged, Content, Event, Turn
 from loop.ledger.pricing import Pricing
@@ -57,54 +58,76 @@ class TurnWriting:
         self._recent = recent
         self._quarantine = quarantine
 
-    def write(self, session_ids: Iterable[str], revision: int, report: DrainReport) -> None:
+    def write(
+        self,
+        session_ids: Iterable[str],
+        revision: int,
+        report: DrainReport,
+        ready: Callable[[], object] = lambda: None,
+    ) -> None:
         """Writes what changed of the sessions that can be assembled part by part, and the others
-        whole."""
-        whole: list[tuple[str, Iterable[Event]]] = []
-        writing = _Writing()
-        taken: list[RecentSession] = []
+        whole; nothing before ``ready`` returns, which may take as long as assembling does."""
         names = list(session_ids)
-        charges: dict[str, Charges] = {name: {} for name in names}
-        for (session_id, turn_id), charged in self._lake.charged_of(names).items():
-            charges[session_id][session_id, turn_id] = charged
+        changes: dict[str, SessionChanges] = {}
         for session_id in names:
-            session = self._recent[session_id]
-            if session.parts.whole or not self._take_changes(
-                session_id, session, charges[session_id], writing
-            ):
-                whole.append((session_id, session.events.values()))
-            else:
-                taken.append(session)
+            found = self._take_changes(session_id, self._recent[session_id])
+            if found is not None:
+                changes[session_id] = found
+        charges: dict[str, Charges] = {name: {} for name in names}
+        listed = {
+            name: found.listed for name, found in changes.items() if self._recent[name].in_step
+        }
+        for (session_id, turn_id), charged in self._lake.charged_of(names, listed).items():
+            charges[session_id][session_id, turn_id] = charged
+        writing = _Writing()
+        taken = [
+            session_id
+            for session_id, found in changes.items()
+            if self._add_changes(session_id, found, charges[session_id], writing)
+        ]
+        written = set(taken)
+        whole = [
+            (name, self._recent[name].events.values()) for name in names if name not in written
+        ]
+        for name in listed.keys() - written:  # all of its turns are priced, not the listed ones
+            charges[name] = self._lake.charged_of([name])
         self._assemble_whole(whole, charges, writing, report)
+        ready()
         self._store(writing, revision, report)
         report.sessions += len(taken)
-        for session in taken:
-            session.in_step = True
+        for session_id in taken:
+            self._recent[session_id].in_step = True
 
-    def _take_changes(
-        self,
-        session_id: str,
-        session: RecentSession,
-        charged: Charges,
-        writing: _Writing,
-    ) -> bool:
-        """Adds a session's changes; false for one that must be assembled whole."""
+    def _take_changes(self, session_id: str, session: RecentSession) -> SessionChanges | None:
+        """A session's changes; ``None`` for one that must be assembled whole."""
+        if session.parts.whole:
+            return None
         try:
             changes = session.parts.take_changes()
-            self._quarantine.clear_session(session_id)
-            turns, contents = changes.turns, changes.contents
-            if not session.in_step:
-                # What the lake has of it may come from another time or program: all is compared.
-                everything = session.parts.everything()
-                turns, contents = list(everything.turns), list(everything.contents)
-            priced = self._pricing.price(turns, charged)
-            check_storable([*priced, *contents])
+        except _ASSEMBLY_ERRORS:
+            session.parts.become_whole()
+            return None
+        if not session.in_step:
+            # What the lake has of it may come from another time or program: all is compared.
+            everything = session.parts.everything()
+            changes.turns, changes.contents = list(everything.turns), list(everything.contents)
+        self._quarantine.clear_session(session_id)
+        return changes
+
+    def _add_changes(
+        self, session_id: str, changes: SessionChanges, charged: Charges, writing: _Writing
+    ) -> bool:
+        """Adds a session's changes, priced; false for one that must be assembled whole."""
+        session = self._recent[session_id]
+        try:
+            priced = self._pricing.price(changes.turns, charged)
+            check_storable([*priced, *changes.contents])
         except _ASSEMBLY_ERRORS:
             session.parts.become_whole()
             return False
         if session.in_step:
             writing.listed[session_id] = changes.listed
-        writing.add(session_id, priced, contents)
+        writing.add(session_id, priced, changes.contents)
         return True
 
     def write_related(

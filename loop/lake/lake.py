@@ -171,10 +171,14 @@ class Lake:
         files = self._logs["turns"].snapshot().files
         return sorted({file.day for file in files if from_day <= file.day < until_day})
 
-    def charged_of(self, session_ids: Collection[str]) -> dict[tuple[str, str], Charged]:
+    def charged_of(
+        self,
+        session_ids: Collection[str],
+        listed: Mapping[str, Collection[str]] | None = None,
+    ) -> dict[tuple[str, str], Charged]:
         """How each stored turn of the sessions was charged, by (session id, turn id); turns that
-        were never priced have no key."""
-        return self._turns.charged_of(session_ids)
+        were never priced have no key. Of a session in ``listed`` only the turn ids there count."""
+        return self._turns.charged_of(session_ids, listed or {})
 
     def turns_of(self, session_ids: Collection[str]) -> list[Turn]:
         """The current turns in total order: (session, started_at_us, sequence, turn_id)."""

@@ -42,7 +42,14 @@ class Stored:
     charged: Charged | None = None  # of a turn that is priced
 
 
-Known = dict[str, Stored]  # by turn_id
+class Known(dict[str, Stored]):
+    """What is stored of one session, by turn id, and the highest of its revisions."""
+
+    highest = -1
+
+    def put(self, turn_id: str, stored: Stored) -> None:
+        self[turn_id] = stored
+        self.highest = max(self.highest, stored.revision)
 
 
 @dataclass(slots=True)
@@ -115,10 +122,10 @@ class RevisedRows:
             for (session_id, turn_id), records in groups.items():
                 by_session[session_id][turn_id] = records
             appended = _Appended()
-            updates: dict[str, Known] = {}
+            updates: dict[str, dict[str, Stored]] = {}
             for session_id in session_ids:
                 stored = known[session_id]
-                if any(entry.revision > revision for entry in stored.values()):
+                if stored.highest > revision:
                     continue
                 within = stored if listed is None else listed.get(session_id, stored)
                 changed = self._take_changed(
@@ -139,7 +146,8 @@ class RevisedRows:
                 )
                 self._version = self.log.append(rows, transaction=transaction, empty=True)
             for session_id, entries in updates.items():
-                self._known[session_id].update(entries)
+                for turn_id, entry in entries.items():
+                    self._known[session_id].put(turn_id, entry)
 
     def _take_changed(
         self,
@@ -149,10 +157,10 @@ class RevisedRows:
         revision: int,
         within: Collection[str],
         appended: _Appended,
-    ) -> Known:
+    ) -> dict[str, Stored]:
         """Appends what differs of one session, and returns what is stored of it then. With each
         row goes where readers and compaction find what it supersedes."""
-        changed: Known = {}
+        changed: dict[str, Stored] = {}
         for turn_id, records in groups.items():
             digest = self._digest(records)
             entry = stored.get(turn_id)
@@ -196,15 +204,18 @@ class RevisedRows:
             "supersedes_to_day": day_of(entry.to_us),
         }
 
-    def charged(self, session_ids: Collection[str]) -> dict[tuple[str, str], Charged]:
-        """How the stored turns of the sessions were charged, by (session, turn)."""
+    def charged(
+        self, session_ids: Collection[str], listed: Mapping[str, Collection[str]]
+    ) -> dict[tuple[str, str], Charged]:
+        """How the stored turns of the sessions were charged, by (session, turn); of a session in
+        ``listed`` those of the turn ids there."""
         with self.log.write_lock:
             known = self._load_known(session_ids, self.log.next_version())
             return {
                 (session_id, turn_id): entry.charged
                 for session_id, entries in known.items()
-                for turn_id, entry in entries.items()
-                if entry.charged is not None
+                for turn_id in listed.get(session_id, entries)
+                if (entry := entries.get(turn_id)) is not None and entry.charged is not None
             }
 
     def _load_known(self, session_ids: Collection[str], commit: int) -> dict[str, Known]:
@@ -214,7 +225,7 @@ class RevisedRows:
             self._version = commit - 1
         missing = {session_id for session_id in session_ids if session_id not in self._known}
         for session_id in missing:
-            self._known[session_id] = {}
+            self._known[session_id] = Known()
         files = self.session_files.holding(missing) if missing and commit else []
         if files:
             name = self._schema.name
@@ -236,7 +247,7 @@ class RevisedRows:
                 sessions=missing,
             )
             for row in to_rows(table):
-                self._known[row["session_id"]][row["turn_id"]] = Stored(
+                stored = Stored(
                     row["revision"],
                     row["digest"],
                     row["from_us"],
@@ -244,6 +255,7 @@ class RevisedRows:
                     row["removed"],
                     _charged(row),
                 )
+                self._known[row["session_id"]].put(row["turn_id"], stored)
         wanted = {}
         for session_id in session_ids:
             self._known.move_to_end(session_id)

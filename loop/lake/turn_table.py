@@ -74,9 +74,11 @@ class TurnTable:
             turn_groups, session_ids, revision=revision, watermark=True, listed=listed
         )
 
-    def charged_of(self, session_ids: Collection[str]) -> dict[tuple[str, str], Charged]:
+    def charged_of(
+        self, session_ids: Collection[str], listed: Mapping[str, Collection[str]]
+    ) -> dict[tuple[str, str], Charged]:
         """The price and charge version of each stored turn of the sessions that has one."""
-        return self._turns.charged(session_ids)
+        return self._turns.charged(session_ids, listed)
 
     def turns_of(self, session_ids: Collection[str]) -> list[Turn]:
         """The current turns in order of (session, time, sequence, id)."""
