@@ -28,10 +28,11 @@ from typing import Any
 import pyarrow as pa
 
 from bench.turn_history import day_name, day_of_turns, parts_of
-from loop.lake import Lake
+from loop.lake import Lake, Order
+from loop.lake.current_rows import NEWEST_OF_MANY
 from loop.lake.delta_log import DeltaLog
 from loop.lake.object_store import locate_store
-from loop.lake.queries import _NEWEST_OF_MANY, LakeQueries
+from loop.lake.queries import LakeQueries
 from loop.lake.schemas import TABLES
 from loop.ledger.charge_table import roll_up
 from loop.ledger.chargeback import spend
@@ -48,17 +49,19 @@ class _Recorder:
     """Takes the place of a lake to learn the SQL of a reading."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, Sequence[object]]] = []
+        self.asked: list[tuple[str, Sequence[object], Order]] = []
 
-    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
-        self.asked.append((sql, parameters))
+    def query(
+        self, sql: str, parameters: Sequence[object] = (), *, order: Order = ()
+    ) -> list[dict[str, Any]]:
+        self.asked.append((sql, parameters, order))
         return []
 
     def has_daily_charges(self) -> bool:
         return True
 
 
-def sql_of(**options: Any) -> tuple[str, Sequence[object]]:
+def sql_of(**options: Any) -> tuple[str, Sequence[object], Order]:
     recorder = _Recorder()
     spend(recorder, BY, **options)  # type: ignore[arg-type]
     return recorder.asked[-1]
@@ -112,17 +115,24 @@ def _measure(folder: str, turns: int, *, peers: bool) -> dict[str, Any]:
         log.append(revised.cast(newer.schema))
     queries = LakeQueries(logs)
     queries._connection.execute(f"SET GLOBAL threads = {THREADS}")
-    sql, parameters = sql_of()
-    found = best_of(lambda: queries.run(sql, parameters))
-    plain_view = _NEWEST_OF_MANY["turns"].format(rows="turns_rows")
+    sql, parameters, order = sql_of()
+    found = best_of(lambda: queries.run(sql, parameters, order=order))
+    plain_view = NEWEST_OF_MANY["turns"].format(rows="turns_rows")
     plain = best_of(
-        lambda: queries.run(sql.replace("FROM turns", f"FROM ({plain_view})"), parameters), 1
+        lambda: queries.run(
+            sql.replace("FROM turns_keyed WHERE true", "FROM turns_keyed WHERE false")
+            .replace("FROM turns_superseded", "FROM turns_superseded WHERE false")
+            .replace("FROM turns_unkeyed", f"FROM ({plain_view})"),
+            parameters,
+            order=order,
+        ),
+        1,
     )
     settled = [file.uri for file in log.snapshot().files if file.is_settled]
     days = [day_name(number) for number in range(DAYS)]
     rolling = best_of(lambda: roll_up(lake, days), 1)
-    rollup_sql, rollup_parameters = sql_of(from_rollup=True)
-    rollup = best_of(lambda: queries.run(rollup_sql, rollup_parameters))
+    rollup_sql, rollup_parameters, order = sql_of(from_rollup=True)
+    rollup = best_of(lambda: queries.run(rollup_sql, rollup_parameters, order=order))
     totals = [_total(table) for _, _, table in (found, plain, rollup)]
     assert totals[0] == totals[1] == totals[2], totals
     rows = spend(lake, [])[0]

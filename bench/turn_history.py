@@ -102,6 +102,6 @@ def _column(field: pa.Field, values: Any, day: str, rows: int) -> pa.Array:
         return _named([day], np.zeros(rows))
     if values is not None:
         return pa.array(values).cast(field.type)
-    if field.type == pa.string():
+    if field.type == pa.string() and field.name != "charge_key":
         return _named([""], np.zeros(rows))
     return pa.nulls(rows, field.type)

@@ -23,6 +23,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
+from loop.lake.charge_keys import CHARGE_KEY, with_charge_key
 from loop.lake.schemas import BOOL, INT64, TIMESTAMP, TableSchema
 
 SETTLED = "settled-"
@@ -123,8 +124,9 @@ def write_data_file(
 ) -> tuple[AddAction, int]:
     """Writes one file of a day and returns the action that adds it, and its number of rows.
 
-    ``rows`` are in the stored schema. Integers are packed by their differences, which halves what
-    a reader pays for sums of them; pages carry checksums.
+    ``rows`` are in the stored schema; the columns that only settled files have are worked out here.
+    Integers are packed by their differences, which halves what a reader pays for sums of them;
+    pages carry checksums.
     """
     path = f"day={day}/{prefix}{uuid.uuid4()}.parquet"
     stored = pa.schema([field for field in schema.arrow() if field.name != "day"])
@@ -135,8 +137,6 @@ def write_data_file(
         pq.ParquetWriter(
             sink,
             stored,
-            compression="zstd",
-            compression_level=COMPRESSION_LEVEL,
             write_page_checksum=True,
             **_encodings(stored),
         ) as writer,
@@ -144,6 +144,8 @@ def write_data_file(
         parts = [rows] if isinstance(rows, pa.Table) else rows
         for part in parts:
             table = part if isinstance(part, pa.Table) else pa.Table.from_batches([part])
+            if prefix == SETTLED and CHARGE_KEY in stored.names:
+                table = with_charge_key(table, day)
             table = table.select(stored.names).cast(stored)
             statistics.add(table)
             writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
@@ -163,7 +165,15 @@ def _encodings(stored: pa.Schema) -> dict[str, Any]:
         and field.type != BOOL
         and not pa.types.is_nested(field.type)
     ]
-    return {"use_dictionary": with_dictionary, "column_encoding": packed}
+    # What is packed already hardly shrinks any more, and would be slower to read.
+    compression = {f.name: "none" if f.name in packed else "zstd" for f in stored}
+    levels = {name: COMPRESSION_LEVEL for name, codec in compression.items() if codec == "zstd"}
+    return {
+        "use_dictionary": with_dictionary,
+        "column_encoding": packed,
+        "compression": compression,
+        "compression_level": levels,
+    }
 
 
 class _Statistics:

@@ -24,7 +24,7 @@ from loop.lake.estimate_table import EstimateTable
 from loop.lake.event_table import EventTable
 from loop.lake.object_store import locate_store
 from loop.lake.pinned_log import PinnedLog
-from loop.lake.queries import LakeQueries, to_rows
+from loop.lake.queries import LakeQueries, Order, to_rows
 from loop.lake.schemas import TABLES, TURNS
 from loop.lake.score_table import Judgement, ScoreTable
 from loop.lake.session_survey import SessionRows
@@ -296,14 +296,16 @@ class Lake:
         order = order_of(table)
         return {name: to_numpy(table[name], order) for name in columns}
 
-    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+    def query(
+        self, sql: str, parameters: Sequence[object] = (), *, order: Order = ()
+    ) -> list[dict[str, Any]]:
         """Rows of a SELECT over the views ``events``, ``turns``, ``contents``, ``scores``,
         ``clusters``, ``decisions``, ``estimates``, ``charges`` and ``daily_charges``, which show
-        what is current.
+        what is current; sorted by ``order``.
 
         Raises :class:`BadInput` for SQL that can't be run.
         """
-        return to_rows(self._queries.run(sql, parameters))
+        return to_rows(self._queries.run(sql, parameters, order=order))
 
     def compact(self, tables: Collection[str] | None = None) -> dict[str, int]:
         """Joins small files and drops superseded revisions; returns files saved by table.

@@ -84,11 +84,16 @@ SLICE = pa.struct(
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """``name`` is the stored name, ``record_name`` the field's and the views' name."""
+    """``name`` is the stored name, ``record_name`` the field's and the views' name.
+
+    ``only_settled``: no field of a record, but worked out from the row's other columns whenever a
+    settled file is written; null in all other files.
+    """
 
     name: str
     type: pa.DataType
     description: str
+    only_settled: bool = False
 
     @property
     def record_name(self) -> str:
@@ -134,7 +139,7 @@ class TableSchema:
         return next(c.record_name for c in self.columns if c.name == self.time_column)
 
     def record_names(self) -> tuple[str, ...]:
-        return tuple(column.record_name for column in self.columns)
+        return tuple(column.record_name for column in self.columns if not column.only_settled)
 
 
 DAY = Column("day", STRING, "UTC day of the row's time, ISO text. The partition.")
@@ -185,7 +190,7 @@ EVENTS = TableSchema(
 
 TURNS = TableSchema(
     "turns",
-    2,
+    3,
     "One model request and the tool calls it asked for, without any content.",
     "started_at",
     (
@@ -253,6 +258,13 @@ TURNS = TableSchema(
             "What named the node: `credential`, `directory`, `label`, `rule` or `nobody`.",
         ),
         Column("asserted_org_path", STRING, "What labels said, where that was not believed."),
+        Column(
+            "charge_key",
+            STRING,
+            "In settled files: the day, `org_path`, `developer` and the model charged in one text, "
+            "so that sums group by one column. Null elsewhere.",
+            only_settled=True,
+        ),
     ),
 )
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from loop.domain.errors import BadInput
-from loop.lake import Lake
+from loop.lake import KEY_COLUMNS, KEY_PARTS, Lake, Order
 from loop.lake.rows import day_start_us
 from loop.ledger.charge_versions import ChargeVersion
 
@@ -64,16 +64,37 @@ _AMOUNTS = (
     *((name, name) for name in (*TOKEN_COLUMNS, "cost_microusd")),
     ("unpriced_count", "unpriced_turns"),
 )
+CHARGED_MODEL = "coalesce(nullif(served_model, ''), requested_model)"
 _TURNS = f"""
     SELECT day, org_path, developer, repository, session_id,
-        coalesce(nullif(served_model, ''), requested_model) AS model,
+        {CHARGED_MODEL} AS model,
         {_TOKENS}, cost_microusd,
         1 AS turn_count, CAST(cost_microusd IS NULL AS BIGINT) AS unpriced_count
-    FROM turns"""  # noqa: S608
+    FROM {{table}}"""  # noqa: S608
+_KEY = {  # in the order of _TURNS
+    name: KEY_COLUMNS.get(name, "''")
+    for name in ("day", "org_path", "developer", "repository", "session_id", "model")
+}
+_KEYED = f"""
+    SELECT {", ".join(f"{sql} AS {name}" for name, sql in _KEY.items())},
+        {_TOKENS}, cost_microusd, turn_count, unpriced_count
+    FROM (
+        SELECT {KEY_PARTS}, {", ".join(f"sum({name}) AS {name}" for name in TOKEN_COLUMNS)},
+            sum(cost_microusd) AS cost_microusd, count(*) AS turn_count,
+            count(*) - count(cost_microusd) AS unpriced_count
+        FROM turns_keyed WHERE {{within}} GROUP BY charge_key)"""  # noqa: S608
+"""Turns of settled files, summed up by what they are charged under."""
+_SUPERSEDED = f"""
+    SELECT day, org_path, developer, '' AS repository, '' AS session_id,
+        {CHARGED_MODEL} AS model,
+        {", ".join(f"-CAST({name} AS HUGEINT)" for name in (*TOKEN_COLUMNS, "cost_microusd"))},
+        -1 AS turn_count, -CAST(cost_microusd IS NULL AS BIGINT) AS unpriced_count
+    FROM turns_superseded"""  # noqa: S608
+"""What to take off these sums again."""
 ROLLED_UP_CHARGES = _CHARGES.format(within="true")
 """What was charged as of the last roll-up."""
 _OF_ERASED = f"developer = '{ERASED}'"
-TURN_CHARGES = f"{_TURNS} UNION ALL {_CHARGES.format(within=_OF_ERASED)}"
+TURN_CHARGES = f"{_TURNS.format(table='turns')} UNION ALL {_CHARGES.format(within=_OF_ERASED)}"
 """What is charged by the turns themselves, and what erased persons were charged."""
 
 
@@ -114,10 +135,13 @@ def spend(
             day_start_us(day)
             conditions.append(f"day {operator} ?")
             parameters.append(day)
-    source = _rollup(lake, by) if from_rollup else _turns(lake, by)
+    within = " AND ".join(conditions)
+    source, times = (_rollup(lake, by), 0) if from_rollup else _turns(lake, by, within)
+    inner = parameters * times
     if charge_version is not None:
         source, days = _as_charged(charge_version, repricings, source)
-        parameters = [*days, *parameters]
+        inner += days
+    parameters = [*inner, *parameters]
     selected = [f"{expression} AS {name}" for name, expression in columns.items()]
     is_grouped = source == _DAILY and level is None and set(_DAILY_KEY) <= set(by)
     sums = (
@@ -126,19 +150,22 @@ def spend(
         else [
             "coalesce(sum(turn_count), 0) AS turns",
             *(f"coalesce(sum({name}), 0) AS {name}" for name in TOKEN_COLUMNS),
-            "CASE WHEN count(*) = 0 THEN 0 ELSE sum(cost_microusd) END AS cost_microusd",
+            """CASE WHEN coalesce(sum(turn_count), 0) = 0 THEN 0
+                WHEN sum(turn_count) > sum(unpriced_count) THEN sum(cost_microusd)
+                END AS cost_microusd""",
             "coalesce(sum(unpriced_count), 0) AS unpriced_turns",
         ]
     )
-    order = ["cost_microusd DESC NULLS LAST", *columns]
+    grouped = f"GROUP BY {', '.join(columns.values())} HAVING sum(turn_count) > 0"
+    order: Order = [("cost_microusd", "descending"), *((name, "ascending") for name in columns)]
     return lake.query(
         f"""
         SELECT {", ".join([*selected, *sums])}
         FROM ({source}) AS charged
-        WHERE {" AND ".join(conditions)}
-        {"GROUP BY " + ", ".join(columns.values()) if columns and not is_grouped else ""}
-        ORDER BY {", ".join(order)}""",  # noqa: S608
+        WHERE {within}
+        {grouped if columns and not is_grouped else ""}""",  # noqa: S608
         parameters,
+        order=order,
     )
 
 
@@ -174,9 +201,15 @@ def _rollup(lake: Lake, by: Sequence[str]) -> str:
     return _DAILY if is_coarse else ROLLED_UP_CHARGES
 
 
-def _turns(lake: Lake, by: Sequence[str]) -> str:
-    is_coarse = "repo" not in by and lake.has_daily_charges()
-    return f"{_TURNS} UNION ALL {_DAILY} WHERE {_OF_ERASED}" if is_coarse else TURN_CHARGES
+def _turns(lake: Lake, by: Sequence[str], within: str) -> tuple[str, int]:
+    """What turns are charged, and how often it names the condition ``within``."""
+    erased = _CHARGES.format(within=_OF_ERASED)
+    if "repo" not in by and lake.has_daily_charges():
+        erased = f"{_DAILY} WHERE {_OF_ERASED}"
+    if {"session", "repo"} & set(by):
+        return f"{_TURNS.format(table='turns')} UNION ALL {erased}", 0
+    keyed, others = _KEYED.format(within=within), _TURNS.format(table="turns_unkeyed")
+    return " UNION ALL ".join((keyed, _SUPERSEDED, others, erased)), 1
 
 
 def _as_charged(

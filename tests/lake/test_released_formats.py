@@ -144,6 +144,7 @@ TURNS_2 = [
     ),
     TURNS_1[1],
 ]
+CHARGE_KEY_3 = "2025-11-23\x1fengineering/payments/cc-4711\x1fdana@example.com\x1fclaude-haiku-4-5"
 CONTENTS_2 = [
     Content(
         session_id="s1",
@@ -193,3 +194,16 @@ def test_tables_of_version_2_read_as_they_were_written() -> None:
     (total,) = spend(lake, [])
     assert (total["turns"], total["cost_microusd"], total["unpriced_turns"]) == (2, 16_363, 1)
     assert spend(lake, [], from_rollup=True) == [total]
+
+
+def test_turns_of_version_3_read_as_they_were_written() -> None:
+    """Settled but for the second turn, which is open and supersedes what was settled."""
+    lake = Lake.open(str(RELEASED / "turns-3"))
+    assert lake.turns_of(["s1"]) == TURNS_2
+    settled = lake.query("SELECT charge_key FROM turns_rows WHERE charge_key IS NOT NULL")
+    assert {"charge_key": CHARGE_KEY_3} in settled
+    rows = spend(lake, ["developer", "org", "model", "day"])
+    assert [(row["developer"], row["model"], row["cost_microusd"]) for row in rows] == [
+        ("dana@example.com", "claude-haiku-4-5", 16_363),
+        ("unattributed", "unheard-of", None),
+    ]

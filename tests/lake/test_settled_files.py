@@ -31,7 +31,7 @@ DAY_US = 24 * HOUR_US
 ALWAYS = LakePolicy(rest_seconds=0.0)
 NEVER = LakePolicy(settle_share=2.0)
 MODEL = """
-    SELECT * EXCLUDE ("commit", removed, supersedes_from_day, supersedes_to_day)
+    SELECT * EXCLUDE ("commit", removed, supersedes_from_day, supersedes_to_day{more})
     FROM {name}_rows QUALIFY dense_rank() OVER (
         PARTITION BY session_id, turn_id ORDER BY revision DESC, "commit" DESC) = 1
     AND NOT removed ORDER BY ALL"""
@@ -114,7 +114,9 @@ class History:
 
     def check(self) -> None:
         for name in ("turns", "contents"):
-            plain = self.queries.run(MODEL.format(name=name)).to_pylist()
+            plain = self.queries.run(
+                MODEL.format(name=name, more=", charge_key" if name == "turns" else "")
+            ).to_pylist()
             for queries in (self.queries, LakeQueries(self.logs, many_rows=0)):
                 assert queries.run(f"SELECT * FROM {name} ORDER BY ALL").to_pylist() == plain
         for session_id, (turns, contents) in self.sessions.items():

@@ -6,13 +6,14 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.domain.errors import BadInput
 from loop.domain.turns import TokenUsage, Turn
-from loop.lake import Lake
+from loop.lake import Lake, LakePolicy
 from loop.lake.rows import day_of
 from loop.ledger.charge_table import roll_up
 from loop.ledger.chargeback import GROUPINGS, TOKEN_COLUMNS, SpendRow, spend
@@ -107,6 +108,66 @@ def test_each_group_is_the_sum_of_its_turns(turns: list[Turn]) -> None:
         assert (row["cost_microusd"] is None) == all_unpriced
     costs = [-1 if row["cost_microusd"] is None else row["cost_microusd"] for row in rows]
     assert costs == sorted(costs, reverse=True)
+
+
+odd_names = st.text("a\x1e\x1f01é👩‍🔧", max_size=4)
+charged = st.lists(
+    st.builds(
+        lambda number, day, developer, path, served, cost: turn(
+            number,
+            started_at_us=NOON_US + day * 24 * HOUR_US,
+            developer=developer,
+            org_path=path,
+            served_model=served,
+            cost_microusd=cost,
+        ),
+        st.integers(0, 5),
+        st.integers(0, 2),
+        odd_names,
+        odd_names,
+        odd_names,
+        st.none() | st.integers(0, 9),
+    ),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda turn: turn.turn_id,
+)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(charged, min_size=2, max_size=3), st.data())
+def test_settled_files_are_charged_like_open_ones(
+    histories: list[list[Turn]], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake.open(folder, policy=LakePolicy(rest_seconds=0.0))
+        for revision, turns in enumerate(histories, 1):
+            lake.write_turns(turns, [], revision=revision)
+            if revision < len(histories) or data.draw(st.booleans()):
+                lake.compact()
+            if data.draw(st.booleans()):  # as a version before the charge key settled it
+                for path in Path(folder).glob("turns/day=2025-11-23/settled-*.parquet"):
+                    names = pq.read_schema(path).names
+                    earlier = [name for name in names if name != "charge_key"]
+                    pq.write_table(pq.ParquetFile(path).read(earlier), path)
+                    lake = Lake.open(folder, policy=LakePolicy(rest_seconds=0.0))
+        current = histories[-1]
+        groups: dict[tuple[str, ...], list[Turn]] = defaultdict(list)
+        for one in current:
+            model = one.served_model or one.requested_model
+            groups[one.developer, one.org_path, model, day_of(one.started_at_us)].append(one)
+        rows = spend(lake, ["developer", "org", "model", "day"])
+        keys = [(row["developer"], row["org_path"], row["model"], row["day"]) for row in rows]
+        assert sorted(keys) == sorted(groups)
+        for key, row in zip(keys, rows, strict=True):
+            assert totals([row]) == total_of(groups[key])
+        second = [one for one in current if day_of(one.started_at_us) == "2025-11-24"]
+        assert totals(spend(lake, ["model"], "2025-11-24", "2025-11-25")) == total_of(second)
+        named = [one for one in second if one.org_path == "a"]
+        only = ("org_path = ?", ["a"])
+        assert totals(spend(lake, ["org"], "2025-11-24", "2025-11-25", only=only)) == total_of(
+            named
+        )
 
 
 def test_sums_beyond_64_bits_stay_exact(tmp_path: Path) -> None:
