@@ -70,9 +70,11 @@ NEWEST_OF_MANY = {
 """The same answer for more than ``MANY_ROWS``."""
 _SETTLED = "SELECT * {own} FROM {rows}"
 _LOOKED_THROUGH = """
-    SELECT * {own} FROM {rows} AS settled WHERE {is_superseded} (
-        SELECT 1 FROM {opened} AS opened
-        WHERE opened.session_id = settled.session_id AND opened.turn_id = settled.turn_id)"""
+    SELECT * {own} FROM {rows} AS settled {join} JOIN {opened} AS opened
+    ON opened.session_id = settled.session_id AND opened.turn_id = settled.turn_id
+    AND row(opened.revision, opened."commit") > row(settled.revision, settled."commit")"""
+# A turn's texts may lie under several days, some of them settled and others still open: rows of
+# one writing don't supersede each other.
 
 PARTS = ("rows", "keyed", "superseded", "unkeyed")
 """``turns_keyed`` less ``turns_superseded`` are the current rows of the settled files whose rows
@@ -107,9 +109,7 @@ class TableParts:
         if shown == f"{name}_superseded":
             keyed = [file for file in self.looked_through if self.has_key(file)]
             older = view(f"{shown}_settled", keyed)
-            return _LOOKED_THROUGH.format(
-                rows=older, opened=opened, own=_KEYED, is_superseded="EXISTS"
-            )
+            return _LOOKED_THROUGH.format(rows=older, opened=opened, own=_KEYED, join="SEMI")
         is_whole = shown == name
         own = _OWN.get(name, "")
         straight, looked_through = (
@@ -121,11 +121,7 @@ class TableParts:
             parts.append(_SETTLED.format(rows=view(f"{shown}_settled", straight), own=own))
         if looked_through:
             older = view(f"{shown}_looked_through", looked_through)
-            parts.append(
-                _LOOKED_THROUGH.format(
-                    rows=older, opened=opened, own=own, is_superseded="NOT EXISTS"
-                )
-            )
+            parts.append(_LOOKED_THROUGH.format(rows=older, opened=opened, own=own, join="ANTI"))
         if self.opened or not parts:
             newest = NEWEST_OF_MANY if is_many and name in NEWEST_OF_MANY else CURRENT
             parts.append(newest[name].format(rows=opened))

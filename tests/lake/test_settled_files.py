@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loop.domain.errors import Conflict
@@ -129,6 +129,13 @@ class History:
 
 @settings(max_examples=6, deadline=None)
 @given(steps)
+@example(  # texts of one turn under two days, of which one is settled
+    [
+        ("write", {"s2": [(1, 1, 1, 0)]}),
+        ("write", {"s1": [(0, 0, 0, 0)], "s2": [(1, 0, 1, 0)]}),
+        ("settle", {1}),
+    ]
+)
 def test_any_history_reads_as_by_the_plain_rule(taken: list[tuple[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         history = History(folder)
