@@ -34,6 +34,7 @@ BENCHMARKS = (
     Benchmark("replay", "logged turns replayed per second under a policy"),
     Benchmark("decide", "microseconds that a gateway takes to decide"),
     Benchmark("evaluators", "sessions scored per second"),
+    Benchmark("clusters", "modes found, ids kept, and 50,000 sessions clustered"),
     Benchmark("money", "turns priced anew and stated per second"),
     Benchmark("rollouts", "error rates and delays of the rollout judge, simulated"),
     Benchmark("public_evaluators", "evaluators on public runs that others judged", public=True),

@@ -3,6 +3,9 @@
 Every feature lies in [0, 1], so that its mean over a cluster reads as a share. The words are those
 of the human prompts and of the claims that did not hold; anything with a digit in it, and any run
 of more than 20 letters, is left out, because keys, hashes, paths and numbers look like that.
+
+Who worked, what it cost and which policy routed it are no features: sessions are grouped by what
+went wrong, so that asking afterwards whether a policy or a repository explains it is no circle.
 """
 
 from __future__ import annotations
@@ -11,14 +14,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from evaluators.evidence import EDIT_TOOLS
-from evaluators.session_quality import quality_of
-from loop.domain.scores import Score
+from loop.domain.clusters import NamedShare, SessionProfile
+from loop.domain.scores import QUALITY, Score
 from loop.domain.turns import SessionTrace
 
+PROFILE_VERSION = "1"
 PROMPT_CHARS = 4_000  # of each prompt, from its beginning
+MOST_WORDS = 120  # distinct words kept of a session, in the order of their first use
 _WORD = re.compile(r"(?<![\w./@\\-])[a-z]{3,20}(?![\w/@\\]|\.\w)")
 _READ_TOOLS = frozenset(("Read", "Grep", "Glob", "LS", "NotebookRead", "WebFetch", "WebSearch"))
 _CALL_LABELS = {
@@ -53,7 +58,6 @@ FEATURE_NAMES = (
     "failed requests",
     "refusals",
     "long session",
-    "costly session",
 )
 CONTEXT_FEATURES = frozenset(FEATURE_NAMES[FEATURE_NAMES.index("Bash share") :]) - {
     "failed requests",
@@ -62,28 +66,67 @@ CONTEXT_FEATURES = frozenset(FEATURE_NAMES[FEATURE_NAMES.index("Bash share") :])
 """Features that tell sessions apart without saying that anything is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredSession:
-    """A session with its scores and what it was charged (0 where unpriced)."""
+LANGUAGES = {
+    **dict.fromkeys((".py", ".pyi"), "Python"),
+    **dict.fromkeys((".ts", ".tsx", ".mts"), "TypeScript"),
+    **dict.fromkeys((".js", ".jsx", ".mjs", ".cjs"), "JavaScript"),
+    **dict.fromkeys((".c", ".h"), "C"),
+    **dict.fromkeys((".cc", ".cpp", ".hpp", ".cxx"), "C++"),
+    **dict.fromkeys((".kt", ".kts"), "Kotlin"),
+    **dict.fromkeys((".sh", ".bash"), "shell"),
+    ".go": "Go",
+    ".rs": "Rust",
+    ".java": "Java",
+    ".cs": "C#",
+    ".rb": "Ruby",
+    ".php": "PHP",
+    ".swift": "Swift",
+    ".scala": "Scala",
+    ".ex": "Elixir",
+    ".exs": "Elixir",
+    ".lua": "Lua",
+    ".sql": "SQL",
+    ".tf": "Terraform",
+}
+"""Languages by the endings of the files that edit tools name."""
+_FILE_PATH = re.compile(r'"(?:file_path|notebook_path)"\s*:\s*"([^"\\]+)"')
 
-    trace: SessionTrace
-    scores: tuple[Score, ...]
-    cost_microusd: int = 0
 
-    @property
-    def session_id(self) -> str:
-        return self.trace.session_id
+def profile_session(
+    trace: SessionTrace, scores: Sequence[Score], *, profiled_at_us: int = 0
+) -> SessionProfile:
+    """The profile of a session under its current ``scores``."""
+    features = read_features(trace, scores)
+    words = dict.fromkeys(read_words(trace, scores))
+    return SessionProfile(
+        session_id=trace.session_id,
+        profile_version=PROFILE_VERSION,
+        scored_at_us=max((s.scored_at_us for s in scores if s.evaluator == QUALITY), default=0),
+        features=tuple(
+            NamedShare(name, round(value, 6)) for name, value in features.items() if value
+        ),
+        words=tuple(words)[:MOST_WORDS],
+        languages=read_languages(trace),
+        profiled_at_us=profiled_at_us,
+    )
 
-    @property
-    def quality(self) -> float | None:
-        return quality_of(self.scores)
+
+def read_languages(trace: SessionTrace) -> tuple[str, ...]:
+    """The languages of the files that the session edited or tried to, sorted."""
+    found = set()
+    for traced in trace.turns:
+        for tool in traced.tools:
+            if tool.call.name in EDIT_TOOLS:
+                for path in _FILE_PATH.findall(tool.input_text):
+                    found.add(LANGUAGES.get(PurePosixPath(path).suffix.lower(), ""))
+    return tuple(sorted(found - {""}))
 
 
-def read_features(session: ScoredSession) -> dict[str, float]:
+def read_features(trace: SessionTrace, scores: Sequence[Score]) -> dict[str, float]:
     """The features of one session by name, each in [0, 1], all of ``FEATURE_NAMES``."""
     features = dict.fromkeys(FEATURE_NAMES, 0.0)
-    calls = [tool.call for traced in session.trace.turns for tool in traced.tools]
-    for score in session.scores:
+    calls = [tool.call for traced in trace.turns for tool in traced.tools]
+    for score in scores:
         if score.evaluator == "faithfulness":
             _read_claims(score, features)
         elif score.evaluator == "tool_use":
@@ -95,23 +138,22 @@ def read_features(session: ScoredSession) -> dict[str, float]:
             _read_outcomes(score, features)
     for name in ("Bash share", "edit share", "read share", "MCP share"):
         features[name] = sum(_tool_family(call.name) == name for call in calls) / max(1, len(calls))
-    turns = [traced.turn for traced in session.trace.turns]
+    turns = [traced.turn for traced in trace.turns]
     count = max(1, len(turns))
     features["subagent share"] = sum(bool(turn.agent_id) for turn in turns) / count
     features["failed requests"] = min(1.0, sum(turn.failed_attempts for turn in turns) / count)
     features["refusals"] = sum(turn.status == "refused" for turn in turns) / count
     features["long session"] = min(1.0, math.log1p(len(turns)) / math.log1p(200))
-    features["costly session"] = min(1.0, math.log1p(session.cost_microusd / 1e4) / math.log1p(1e4))
     return features
 
 
-def read_words(session: ScoredSession) -> list[str]:
+def read_words(trace: SessionTrace, scores: Sequence[Score]) -> list[str]:
     """The words of one session, lower case, in order."""
     words: list[str] = []
-    for prompt in session.trace.prompts:
+    for prompt in trace.prompts:
         if prompt.from_human and prompt.state in ("present", "truncated"):
             words += _WORD.findall(prompt.text[:PROMPT_CHARS].lower())
-    for score in session.scores:
+    for score in scores:
         if score.evaluator == "faithfulness":
             for finding in score.findings:
                 if finding.verdict not in ("supported", "not_checkable"):
@@ -158,12 +200,3 @@ def _tool_family(name: str) -> str:
     if name in _READ_TOOLS:
         return "read share"
     return "MCP share" if name.startswith("mcp") else "other"
-
-
-def feature_rows(sessions: Sequence[ScoredSession]) -> list[list[float]]:
-    """One row per session, columns as in ``FEATURE_NAMES``."""
-    rows = []
-    for session in sessions:
-        features = read_features(session)
-        rows.append([features[name] for name in FEATURE_NAMES])
-    return rows

@@ -19,6 +19,10 @@ CURRENT: dict[str, str] = {
             PARTITION BY session_id, evaluator
             ORDER BY scored_at_us DESC, evaluator_version DESC, input_digest DESC, value DESC
         ) = 1""",
+    "profiles": """
+        SELECT * FROM {rows} QUALIFY row_number() OVER (
+            PARTITION BY session_id ORDER BY profiled_at_us DESC, scored_at_us DESC
+        ) = 1""",
     "clusters": """
         SELECT * FROM {rows} QUALIFY clustered_at_us = max(clustered_at_us) OVER ()
         AND cluster_id <> ''""",

@@ -25,14 +25,18 @@ Strip = Callable[[Any], Any]
 UNNAMED = ("clusters", "estimates")
 BY_OWN_DAY = (*UNNAMED, "events", "decisions")
 """The tables with rows that belong to no session."""
+WRITTEN_AFTER = ("scores", "profiles")
+"""The tables whose rows may lie under a later day than any of the session's own."""
+OF_TEXTS = ("contents", "profiles")
+"""The tables whose rows hold texts, or words of texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expired:
     """What goes. ``sessions`` go whole, of ``texts`` only the contents and the texts in events;
     both map session ids to the class that decided. Rows that belong to no session go by their own
-    day: those before ``unnamed_before`` (empty: none). Nothing lies in live files of later days
-    than ``until_day``."""
+    day: those before ``unnamed_before`` (empty: none). Nothing but scores and profiles lies in live
+    files of later days than ``until_day``."""
 
     sessions: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -80,7 +84,8 @@ def expire_rows(
         infos = list_files(log)
         for place, info in enumerate(infos):
             file, day = live.get(info.path), info.path.split("/", 1)[0].removeprefix("day=")
-            if file is not None and day > max(expired.until_day, expired.unnamed_before):
+            is_later = day > max(expired.until_day, expired.unnamed_before)
+            if file is not None and is_later and name not in WRITTEN_AFTER:
                 continue
             progress(f"{name}: file {place + 1} of {len(infos)}")
             rows = _Rows(name, day, expired, strip)
@@ -108,7 +113,7 @@ class _Rows:
         self._strip = strip
         self._is_unnamed = table in UNNAMED
         going = dict(expired.sessions)
-        if table == "contents":
+        if table in OF_TEXTS:
             going = {**expired.texts, **going}
         if table in BY_OWN_DAY and day < expired.unnamed_before:
             going[""] = "default"

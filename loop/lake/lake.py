@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from loop.domain.clusters import SessionCluster
+from loop.domain.clusters import SessionCluster, SessionProfile
 from loop.domain.errors import BadInput
 from loop.domain.estimates import PolicyEstimate
 from loop.domain.policies import Decision
@@ -51,7 +51,7 @@ class Lake:
         self._events = EventTable(logs["events"], self._queries)
         self._turns = TurnTable(logs["turns"], logs["contents"], self._queries)
         self._scores = ScoreTable(logs["scores"], self._queries)
-        self._clusters = ClusterTable(logs["clusters"], self._queries)
+        self._clusters = ClusterTable(logs["clusters"], logs["profiles"], self._queries)
         self._decisions = DecisionTable(logs["decisions"], self._queries)
         self._estimates = EstimateTable(logs["estimates"], self._queries)
         self._charges = ChargeRollups(logs["charges"], logs["daily_charges"], self._queries)
@@ -188,9 +188,13 @@ class Lake:
         """The current texts in order of (session, at_us, sequence)."""
         return self._turns.contents_of(session_ids)
 
-    def load_traces(self, session_ids: Collection[str]) -> list[SessionTrace]:
-        """The traces of those of the sessions that have turns or texts, in order of id."""
-        return build_traces(self.turns_of(session_ids), self.contents_of(session_ids))
+    def load_traces(
+        self, session_ids: Collection[str], kinds: Collection[str] | None = None
+    ) -> list[SessionTrace]:
+        """The traces of those of the sessions that have turns or texts, in order of id; with texts
+        of those ``kinds`` only, the others read as missing."""
+        contents = self._turns.contents_of(session_ids, kinds)
+        return build_traces(self.turns_of(session_ids), contents)
 
     def max_revision(self) -> int:
         """The highest revision whose turns and contents are both in; -1 when there is none."""
@@ -223,8 +227,12 @@ class Lake:
         self._clusters.write(clusters)
 
     def latest_clusters(self) -> list[SessionCluster]:
-        """The clusters of the latest clustering, the dearest first."""
+        """The clusters of the latest clustering: those that lose the most first, outliers last."""
         return self._clusters.latest()
+
+    def write_profiles(self, profiles: Sequence[SessionProfile]) -> None:
+        """Appends profiles; the latest of each session is current."""
+        self._clusters.write_profiles(profiles)
 
     def write_decisions(
         self, decisions: Sequence[Decision], *, journal: str, position: int
@@ -300,8 +308,8 @@ class Lake:
         self, sql: str, parameters: Sequence[object] = (), *, order: Order = ()
     ) -> list[dict[str, Any]]:
         """Rows of a SELECT over the views ``events``, ``turns``, ``contents``, ``scores``,
-        ``clusters``, ``decisions``, ``estimates``, ``charges`` and ``daily_charges``, which show
-        what is current; sorted by ``order``.
+        ``profiles``, ``clusters``, ``decisions``, ``estimates``, ``charges`` and
+        ``daily_charges``, which show what is current; sorted by ``order``.
 
         Raises :class:`BadInput` for SQL that can't be run.
         """

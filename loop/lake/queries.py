@@ -46,9 +46,10 @@ _CONFIGURATION = {
 
 
 class LakeQueries:
-    """Runs SQL over the views ``events``, ``turns``, ``contents``, ``scores``, ``clusters``,
-    ``decisions``, ``estimates``, ``charges`` and ``daily_charges``; ``<name>_rows`` shows every
-    stored row, and :data:`~loop.lake.current_rows.PARTS` are parts of what ``turns`` shows."""
+    """Runs SQL over the views ``events``, ``turns``, ``contents``, ``scores``, ``profiles``,
+    ``clusters``, ``decisions``, ``estimates``, ``charges`` and ``daily_charges``; ``<name>_rows``
+    shows every stored row, and :data:`~loop.lake.current_rows.PARTS` are parts of what ``turns``
+    shows."""
 
     def __init__(self, logs: Mapping[str, DeltaLog], *, many_rows: int = MANY_ROWS) -> None:
         self._logs = logs

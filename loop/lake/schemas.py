@@ -41,6 +41,30 @@ FINDING = pa.struct(
 )
 EVIDENCE_USED = pa.struct([("kind", STRING), ("seen", INT64), ("missing", INT64)])
 FEATURE = pa.struct([("name", STRING), ("cluster_mean", FLOAT64), ("overall_mean", FLOAT64)])
+SHARE = pa.struct([("name", STRING), ("value", FLOAT64)])
+LIFT = pa.struct(
+    [
+        ("kind", STRING),
+        ("name", STRING),
+        ("cluster_share", FLOAT64),
+        ("overall_share", FLOAT64),
+        ("lift", FLOAT64),
+        ("low", FLOAT64),
+        ("high", FLOAT64),
+    ]
+)
+POLICY_CHECK = pa.struct(
+    [
+        ("verdict", STRING),
+        ("reason", STRING),
+        ("policy_version", INT64),
+        ("is_randomised", BOOL),
+        ("ratio", FLOAT64),
+        ("low", FLOAT64),
+        ("high", FLOAT64),
+        ("excess_share", FLOAT64),
+    ]
+)
 RULE_REACH = pa.struct(
     [
         ("rule_id", STRING),
@@ -326,9 +350,28 @@ SCORES = TableSchema(
     ),
 )
 
+PROFILES = TableSchema(
+    "profiles",
+    1,
+    "What clustering knows of a scored session. The words are of its texts, and go with these.",
+    "profiled_at",
+    (
+        DAY,
+        Column("session_id", STRING, "The session that is described."),
+        Column("profile_version", STRING, "Version of the code that made it."),
+        Column("scored_at", TIMESTAMP, "When the `quality` was given that it was made after."),
+        Column("features", pa.list_(SHARE), "Its features that are not 0."),
+        Column(
+            "words", STRINGS, "Words of its prompts and of claims that did not hold, each once."
+        ),
+        Column("languages", STRINGS, "Languages of the files that it edited."),
+        Column("profiled_at", TIMESTAMP, "When it was described; the latest is current."),
+    ),
+)
+
 CLUSTERS = TableSchema(
     "clusters",
-    1,
+    2,
     "Groups of low-scoring sessions; one clustering writes all of its rows at one time.",
     "clustered_at",
     (
@@ -342,6 +385,22 @@ CLUSTERS = TableSchema(
         Column("features", pa.list_(FEATURE), "What sets it apart from all sessions."),
         Column("exemplars", STRINGS, "Sessions nearest to its centre first."),
         Column("clustered_at", TIMESTAMP, "When the clustering was made; the latest is current."),
+        Column("kind", STRING, "`group`, or `outliers` for what is like nothing else."),
+        Column("lost_cost_microusd", INT64, "Sum of lost quality times cost over its sessions."),
+        Column("stability", FLOAT64, "Mean Jaccard index with its best match in samples."),
+        Column("state", STRING, "`new`, `stable`, `split` or `merged`, against the run before."),
+        Column("parents", STRINGS, "Clusters of the run before that went into it."),
+        Column("terms", STRINGS, "The words that set it apart, best first."),
+        Column("contrast", STRING, "How it differs from the nearest other cluster."),
+        Column(
+            "lifts", pa.list_(LIFT), "What is more frequent in it than overall, and how surely."
+        ),
+        Column(
+            "policy_check", POLICY_CHECK, "Whether a policy version explains it; null: unknown."
+        ),
+        Column("centre", pa.list_(SHARE), "Its means of the features that are not 0."),
+        Column("name", STRING, "A name that a model gave it; empty: none did."),
+        Column("named_by", STRING, "The model, prompt and version that named it."),
     ),
 )
 
@@ -464,6 +523,7 @@ TABLES: tuple[TableSchema, ...] = (
     TURNS,
     CONTENTS,
     SCORES,
+    PROFILES,
     CLUSTERS,
     DECISIONS,
     ESTIMATES,

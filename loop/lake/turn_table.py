@@ -85,9 +85,11 @@ class TurnTable:
         found = self._current_of(self._turns, session_ids)
         return sorted(read_turns(found), key=turn_order) if found else []
 
-    def contents_of(self, session_ids: Collection[str]) -> list[Content]:
-        """The current texts in order of (session, time, sequence)."""
-        found = self._current_of(self._contents, session_ids)
+    def contents_of(
+        self, session_ids: Collection[str], kinds: Collection[str] | None = None
+    ) -> list[Content]:
+        """The current texts in order of (session, time, sequence), of some kinds or all."""
+        found = self._current_of(self._contents, session_ids, kinds)
         return read_contents(found) if found else []
 
     def max_revision(self) -> int:
@@ -126,13 +128,20 @@ class TurnTable:
         }
         return survey(self._queries, session_ids, files)
 
-    def _current_of(self, table: RevisedRows, session_ids: Collection[str]) -> dict[str, list[Any]]:
+    def _current_of(
+        self,
+        table: RevisedRows,
+        session_ids: Collection[str],
+        kinds: Collection[str] | None = None,
+    ) -> dict[str, list[Any]]:
         if not session_ids:
             return {}
         name = table.log.schema.name
         files = table.session_files.holding(session_ids)
+        where = "" if kinds is None else " WHERE kind IN (SELECT unnest(?))"
         rows = self._queries.run(
-            f"SELECT * FROM {name}",  # noqa: S608
+            f"SELECT * FROM {name}{where}",  # noqa: S608
+            [] if kinds is None else [sorted(kinds)],
             files={name: files},
             sessions=session_ids,
         )

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from evaluators import default_evaluators
 from evaluators.contract import Evaluator, digest_config, digest_trace, identity_of
 from evaluators.registry import evaluate_safely
+from evaluators.session_features import profile_session
 from evaluators.session_quality import QUALITY_WEIGHTS, combine
 from loop.control.stage_progress import StageLog
+from loop.domain.clusters import SessionProfile
 from loop.domain.scores import QUALITY, JudgementIdentity, Score
 from loop.domain.turns import SessionTrace
 from loop.lake import Lake
@@ -74,6 +76,7 @@ def evaluate_changed(
                 if not allowed:
                     return EvaluationReport(done, unscored, progress.revision, unchanged)
                 scores: list[Score] = []
+                profiles: list[SessionProfile] = []
                 for trace in lake.load_traces(batch):
                     stored = judged.setdefault(trace.session_id, {})
                     made = _judge_anew(trace, evaluators, wanted, stored)
@@ -81,7 +84,13 @@ def evaluate_changed(
                     rows = surveyed[trace.session_id]
                     scores += [replace(score, rows_digest=rows.digest) for score in made]
                     stored.update({score.evaluator: _judgement(score) for score in made})
+                    if len(made) == len(wanted):
+                        # While the texts are at hand; the others are described by the clustering.
+                        at_us = made[-1].scored_at_us
+                        profiles.append(profile_session(trace, made, profiled_at_us=at_us))
                 lake.write_scores(scores)
+                if profiles:
+                    lake.write_profiles(profiles)
             done += len(batch)
             on_progress(done, len(session_ids))
         unchanged += len(surveyed) - len(stale)

@@ -215,6 +215,10 @@ def api_routes(readings: Readings, actions: Actions) -> list[BaseRoute]:
         post("/v1/evaluate", lambda request, document: actions.evaluate(document)),
         get("/v1/clusters", lambda request, _: readings.list_clusters()),
         post("/v1/clusters", lambda request, _: actions.cluster()),
+        get(
+            "/v1/clusters/{cluster_id}",
+            lambda request, _: readings.show_cluster(request.path_params["cluster_id"]),
+        ),
         get("/v1/reach", lambda request, _: readings.reach_of_classic()),
         get("/v1/runs", lambda request, _: readings.list_runs()),
         post("/v1/runs", lambda request, document: actions.optimize(document)),
@@ -427,7 +431,8 @@ def _spend_options(request: Request) -> dict[str, Any]:
 def _list_options(request: Request) -> dict[str, Any]:
     query = request.query_params
     options: dict[str, Any] = {
-        name: query.get(name) for name in ("cursor", "developer", "repository", "model", "org")
+        name: query.get(name)
+        for name in ("cursor", "developer", "repository", "model", "org", "cluster")
     }
     limit = _number(query.get("limit"), "limit")
     options["limit"] = DEFAULT_ROWS if limit is None else limit

@@ -27,6 +27,7 @@ ERASED_ORDER = (
     "contents",
     "events",
     "scores",
+    "profiles",
     "decisions",
     "clusters",
     "estimates",

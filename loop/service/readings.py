@@ -16,7 +16,7 @@ from loop.domain.estimates import PolicyEstimate
 from loop.domain.policies import RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
 from loop.ledger.chargeback import spend, unpriced_reasons
-from loop.service import policy_readings, session_readings
+from loop.service import cluster_readings, policy_readings, session_readings
 from loop.service.assemble import Parts
 from loop.service.logged_turns import reach_of
 from optimizers.classic import classic_policy
@@ -170,10 +170,16 @@ class Readings:
         cursor: str | None = None,
         sort: str = "started",
         disagreeing: bool = False,
+        cluster: str | None = None,
         **filters: str | None,
     ) -> dict[str, Any]:
-        """``filters``: developer, repository, model, org. ``disagreeing``: only the sessions whose
-        logs, metrics and spans tell different sums."""
+        """``filters``: developer, repository, model, org. ``cluster``: only the sessions of that
+        cluster. ``disagreeing``: only the sessions whose logs, metrics and spans tell different
+        sums."""
+        members = None
+        if cluster is not None:
+            found = cluster_readings.find_cluster(self._parts.lake, cluster, self._sees())
+            members = found.session_ids
         read = session_readings.list_disagreeing if disagreeing else session_readings.list_sessions
         return read(
             self._parts.lake,
@@ -181,6 +187,7 @@ class Readings:
             cursor=cursor,
             sort=sort,
             filters=filters,
+            members=members,
             view=self._sees(),
         )
 
@@ -195,20 +202,11 @@ class Readings:
     def list_clusters(self) -> dict[str, Any]:
         """Clusters are made over all sessions: a part of the organization sees those in which
         nothing but its own sessions lies."""
-        clusters = self._parts.lake.latest_clusters()
-        listed = {name for cluster in clusters for name in cluster.session_ids}
-        whole = session_readings.whole_sessions(self._parts.lake, listed, self._sees())
-        rows = []
-        for cluster in clusters:
-            if not whole.issuperset(cluster.session_ids):
-                continue
-            row = asdict(cluster)
-            row["sessions"] = len(row["session_ids"])
-            if not self._sees().sees_all:  # shares and means over all sessions tell of the others
-                row |= {"cost_share": None, "features": ()}
-            rows.append(row)
-        rows.sort(key=lambda row: (-row["cost_microusd"], row["cluster_id"]))
-        return {"rows": rows, "next": None}
+        return cluster_readings.list_clusters(self._parts.lake, self._sees())
+
+    def show_cluster(self, cluster_id: str) -> dict[str, Any]:
+        """Raises :class:`NotFound`, also for one that holds sessions of others."""
+        return cluster_readings.show_cluster(self._parts.lake, cluster_id, self._sees())
 
     # -- runs and policies ---------------------------------------------------------------------
 

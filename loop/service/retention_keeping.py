@@ -26,7 +26,9 @@ from loop.service.maintenance import maintenance
 
 ACTIVE = ("events", "turns", "contents", "decisions")
 """The tables whose rows say when a session was last active."""
-ORDER = ("contents", "scores", "decisions", "turns", "events", "clusters", "estimates")
+ORDER = (
+    "contents", "profiles", "scores", "decisions", "turns", "events", "clusters", "estimates",
+)  # fmt: skip
 _NOBODY = "\x1f"  # no developer's name: the sessions alone say whose charges are summed up
 _ATTEMPTS = 3
 

@@ -53,6 +53,7 @@ RULES: Mapping[str, RouteRule] = {
     "GET /v1/sessions": READ_OWN,
     "GET /v1/sessions/{session_id}": READ_OWN,  # with content=1 also the verb content
     "GET /v1/clusters": READ_OWN,
+    "GET /v1/clusters/{cluster_id}": READ_OWN,
     "GET /v1/reach": READ_OWN,
     "POST /v1/replay": READ_OWN,
     "GET /v1/replay/calibration": READ_OWN,
@@ -150,6 +151,7 @@ RULES: Mapping[str, RouteRule] = {
     "GET /sessions": READ_OWN,
     "GET /sessions/{session_id:path}": READ_OWN,
     "GET /clusters": READ_OWN,
+    "GET /clusters/{cluster_id}": READ_OWN,
     "GET /spend": READ_OWN,
     "GET /policies": READ_OWN,
     "GET /policies/{version:int}": READ_OWN,

@@ -72,9 +72,11 @@ def list_sessions(
     cursor: str | None = None,
     sort: str = "started",
     filters: Mapping[str, str | None] | None = None,
+    members: Collection[str] | None = None,
     view: View = ALL_ROWS,
 ) -> dict[str, Any]:
-    """One page of sessions; ``next`` is the cursor of the page after it, or ``None``.
+    """One page of sessions, or of those among ``members``; ``next`` is the cursor of the page after
+    it, or ``None``.
 
     A session shows what the view admits of it: its other turns are not counted.
     """
@@ -89,6 +91,9 @@ def list_sessions(
         if value is not None:
             conditions.append(_FILTERS[name])
             parameters += [value] * _FILTERS[name].count("?")
+    if members is not None:
+        conditions.append("session_id IN (SELECT unnest(?))")
+        parameters.append(sorted(members))
     where = f"WHERE {' AND '.join(conditions)}"
     statement = _SESSIONS.format(quality=QUALITY, model=_MODEL, where=where, order=SORTS[sort])
     rows = lake.query(statement, [*parameters, limit + 1, offset])
@@ -137,6 +142,7 @@ def list_disagreeing(
     cursor: str | None = None,
     sort: str = "started",
     filters: Mapping[str, str | None] | None = None,
+    members: Collection[str] | None = None,
     view: View = ALL_ROWS,
 ) -> dict[str, Any]:
     """The sessions whose sources tell different sums, each with its ``cross_check``.
@@ -144,7 +150,9 @@ def list_disagreeing(
     At most :data:`MAX_ROWS` sessions are looked at: a page may have fewer rows than asked for, or
     none, and yet a ``next``.
     """
-    page = list_sessions(lake, limit=MAX_ROWS, cursor=cursor, sort=sort, filters=filters, view=view)
+    page = list_sessions(
+        lake, limit=MAX_ROWS, cursor=cursor, sort=sort, filters=filters, members=members, view=view
+    )
     whole = whole_sessions(lake, [row["session_id"] for row in page["rows"]], view)
     begin = _read_cursor(cursor)
     rows: list[dict[str, Any]] = []

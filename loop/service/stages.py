@@ -19,7 +19,7 @@ RENEWAL_INTERVAL_SECONDS = 60.0
 COMPACTION_INTERVAL_SECONDS = 600.0
 RESUME_INTERVAL_SECONDS = 15.0
 RETENTION_INTERVAL_SECONDS = 60.0  # between two looks whether a day has passed
-COMPACTED_TABLES = ("scores", "clusters", "estimates", "charges", "daily_charges")
+COMPACTED_TABLES = ("scores", "profiles", "clusters", "estimates", "charges", "daily_charges")
 """The tables that these stages write; the drainer compacts its own."""
 
 

@@ -6,7 +6,9 @@ import dataclasses
 import random
 
 from evaluators import default_evaluators
-from evaluators.session_features import ScoredSession
+from evaluators.session_clusters import ProfiledSession
+from evaluators.session_features import profile_session
+from evaluators.session_quality import quality_of
 from loop.domain.turns import SessionTrace
 from tests.evaluators.traces import prompt, session, tool, trace, turn
 
@@ -20,17 +22,23 @@ _ASKED = {
 }
 
 
-def make_session(mode: str, number: int, generator: random.Random) -> ScoredSession:
+def make_session(mode: str, number: int, generator: random.Random) -> ProfiledSession:
     """One session of ``mode``; its evaluators' real scores; a cost that grows with its number."""
+    built = make_trace(mode, number, generator)
+    scores = tuple(evaluator.evaluate(built) for evaluator in default_evaluators())
+    profile = profile_session(built, scores)
+    return ProfiledSession(profile, quality_of(scores), cost_microusd=10_000 + 100 * number)
+
+
+def make_trace(mode: str, number: int, generator: random.Random) -> SessionTrace:
+    """One session of ``mode``, ``good`` among them, not yet scored."""
     key = f"{mode}-{number:05d}"
     extra = " ".join(generator.sample(_ASKED[generator.choice(list(_ASKED))].split(), 2))
     built = _TRACES[mode](key, f"{_ASKED[mode]} {extra}")
-    built = dataclasses.replace(built, session_id=key)
-    scores = tuple(evaluator.evaluate(built) for evaluator in default_evaluators())
-    return ScoredSession(built, scores, cost_microusd=10_000 + 100 * number)
+    return dataclasses.replace(built, session_id=key)
 
 
-def make_fleet(per_mode: int, *, good: int, seed: int = 0) -> list[ScoredSession]:
+def make_fleet(per_mode: int, *, good: int, seed: int = 0) -> list[ProfiledSession]:
     generator = random.Random(seed)
     fleet = [make_session(mode, n, generator) for mode in MODES for n in range(per_mode)]
     return fleet + [make_session("good", n, generator) for n in range(good)]

@@ -7,7 +7,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from loop.domain.clusters import ClusterFeature, SessionCluster
+from loop.domain.clusters import (
+    ClusterFeature,
+    ClusterLift,
+    NamedShare,
+    PolicyCheck,
+    SessionCluster,
+)
 from loop.domain.estimates import (
     Interval,
     OutcomeEstimate,
@@ -101,7 +107,28 @@ def score(session_id: str = "s1", **given: Any) -> Score:
 
 def cluster(name: str, at_us: int) -> SessionCluster:
     features = (ClusterFeature("retries", 2.0, 0.5),)
-    return SessionCluster(name, "loops", ("s1", "s2"), 0.2, 500, 0.1, features, ("s1",), at_us)
+    return SessionCluster(
+        name,
+        "loops",
+        ("s1", "s2"),
+        0.2,
+        500,
+        0.1,
+        features,
+        ("s1",),
+        at_us,
+        lost_cost_microusd=400,
+        stability=0.9,
+        state="merged",
+        parents=("old",),
+        terms=("again",),
+        contrast="unlike “lies”: more loops",
+        lifts=(ClusterLift("repository", "shop", 0.5, 0.1, 5.0, 2.0, 9.5),),
+        policy_check=PolicyCheck("explained", "so it is", 2, True, 4.0, 2.0, 8.0, 0.75),
+        centre=(NamedShare("retries", 2.0),),
+        name="Going in circles",
+        named_by="model-1/prompt-1",
+    )
 
 
 def decision(number: int, session_id: str = "s1", **given: Any) -> Decision:

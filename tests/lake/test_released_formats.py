@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from loop.domain.clusters import ClusterFeature, NamedShare, SessionCluster
 from loop.domain.policies import Decision
 from loop.domain.turns import Content, Event, TokenUsage, ToolCall, Turn
 from loop.lake import Lake
@@ -207,3 +208,36 @@ def test_turns_of_version_3_read_as_they_were_written() -> None:
         ("dana@example.com", "claude-haiku-4-5", 16_363),
         ("unattributed", "unheard-of", None),
     ]
+
+
+CLUSTERS_1 = [
+    SessionCluster(
+        cluster_id="cluster-0123456789ab",
+        label="claims contradicted: pass, tests",
+        session_ids=("s1", "s2"),
+        mean_score=0.25,
+        cost_microusd=500,
+        cost_share=0.1,
+        features=(ClusterFeature("claims contradicted", 1.0, 0.125),),
+        exemplars=("s2", "s1"),
+        clustered_at_us=1_763_942_400_000_000,
+    )
+]
+
+
+def test_clusters_of_version_1_read_and_gain_the_later_columns(tmp_path: Path) -> None:
+    assert Lake.open(str(RELEASED / "clusters-1")).latest_clusters() == CLUSTERS_1
+    store = tmp_path / "store"
+    shutil.copytree(RELEASED / "clusters-1", store)
+    lake = Lake.open(str(store))
+    later = replace(
+        CLUSTERS_1[0],
+        clustered_at_us=1_763_942_400_000_001,
+        state="split",
+        parents=("cluster-0",),
+        centre=(NamedShare("claims contradicted", 1.0),),
+    )
+    lake.write_clusters([later])
+    assert lake.latest_clusters() == Lake.open(str(store)).latest_clusters() == [later]
+    rows = lake.query("SELECT count(*) AS n FROM clusters_rows WHERE state IS NULL")
+    assert rows == [{"n": 1}]

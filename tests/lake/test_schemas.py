@@ -7,7 +7,14 @@ from dataclasses import fields
 import pyarrow as pa
 import pytest
 
-from loop.domain.clusters import SessionCluster
+from loop.domain.clusters import (
+    ClusterFeature,
+    ClusterLift,
+    NamedShare,
+    PolicyCheck,
+    SessionCluster,
+    SessionProfile,
+)
 from loop.domain.estimates import OutcomeEstimate, PolicyEstimate, RuleReach, SliceEstimate
 from loop.domain.policies import Decision
 from loop.domain.scores import Score
@@ -33,6 +40,7 @@ OWN = {
         (schemas.EVENTS, Event),
         (schemas.CONTENTS, Content),
         (schemas.SCORES, Score),
+        (schemas.PROFILES, SessionProfile),
         (schemas.CLUSTERS, SessionCluster),
         (schemas.DECISIONS, Decision),
     ],
@@ -56,6 +64,22 @@ def test_estimates_have_the_fields_of_an_estimate_with_its_quality_laid_open() -
     assert reach == [field.name for field in fields(RuleReach)]
     assert [field.name for field in schemas.SLICE] == [f.name for f in fields(SliceEstimate)]
     assert [field.name for field in schemas.OUTCOME] == [f.name for f in fields(OutcomeEstimate)]
+
+
+@pytest.mark.parametrize(
+    ("part", "record"),
+    [
+        (schemas.FEATURE, ClusterFeature),
+        (schemas.LIFT, ClusterLift),
+        (schemas.SHARE, NamedShare),
+        (schemas.POLICY_CHECK, PolicyCheck),
+    ],
+    ids=["feature", "lift", "share", "policy_check"],
+)
+def test_the_parts_of_clusters_have_the_fields_of_their_records(
+    part: pa.StructType, record: type
+) -> None:
+    assert [field.name for field in part] == [field.name for field in fields(record)]
 
 
 @pytest.mark.parametrize("schema", TABLES, ids=lambda schema: schema.name)

@@ -160,6 +160,14 @@ class FilledReadings:
         }
 
     def list_clusters(self) -> dict[str, Any]:
+        return {
+            "rows": [self.show_cluster("c1")],
+            "next": None,
+            "scored_sessions": 40,
+            "unscored_sessions": 3,
+        }
+
+    def show_cluster(self, cluster_id: str) -> dict[str, Any]:
         row = {
             "cluster_id": "c1",
             "label": "failing edits, many retries",
@@ -172,8 +180,31 @@ class FilledReadings:
                 {"name": "turns", "cluster_mean": 31.0, "overall_mean": 12.0},
             ],
             "exemplars": [SESSION_ID],
+            "name": "Edits that do not apply",
+            "named_by": "model-1/prompt-1",
+            "kind": "group",
+            "state": "split",
+            "parents": ["c0"],
+            "lost_cost_microusd": 3_100_000,
+            "stability": 0.93,
+            "contrast": "unlike “loops”: more failing calls",
+            "lifts": [
+                {
+                    "kind": "repository",
+                    "name": "shop",
+                    "cluster_share": 0.8,
+                    "overall_share": 0.2,
+                    "lift": 4.0,
+                    "low": 2.5,
+                    "high": 5.5,
+                }
+            ],
+            "policy_check": {
+                "verdict": "can't tell",
+                "reason": "no two policy versions served 20 scored sessions each",
+            },
         }
-        return {"rows": [row | self.given.get("cluster", {})], "next": None}
+        return row | self.given.get("cluster", {})
 
     def reach_of_classic(self) -> dict[str, Any]:
         return {"rows": reach_rows(), "next": None}

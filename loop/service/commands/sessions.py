@@ -83,6 +83,7 @@ def session() -> None:
 @click.option("--repo", "repository", help="Only of this repository.")
 @click.option("--model", help="Only with turns of this model.")
 @click.option("--org", help="Only of this organization path and below.")
+@click.option("--cluster", help="Only of this cluster (`turnwise cluster list`).")
 @click.option(
     "--disagreeing",
     is_flag=True,
@@ -252,19 +253,67 @@ def cluster() -> None:
 @click.option("--refresh", is_flag=True, help="Cluster the low-scoring sessions anew first.")
 @reads
 def list_clusters(client: ApiClient, refresh: bool, as_json: bool) -> None:
-    """The clusters, dearest first. JSON: {"rows": [...], "next": null}."""
+    """The clusters, those that lose the most first, outliers last.
+
+    JSON: {"rows": [...], "next": null, "scored_sessions", "unscored_sessions"}; each row as
+    `cluster show`.
+    """
     answer = client.post("/v1/clusters") if refresh else client.get("/v1/clusters")
     if as_json:
         return print_json(answer)
     columns = [
         Column("cluster_id", "cluster"),
-        Column("label", "label"),
+        Column("shown", "label"),
+        Column("state", "state"),
         Column("sessions", "sessions", "count"),
         Column("mean_score", "mean score", "score"),
+        Column("lost_cost_microusd", "lost", "money"),
         Column("cost_microusd", "cost", "money"),
         Column("cost_share", "of spend", "share"),
         Column("exemplars", "exemplars"),
     ]
-    rows = [row | {"exemplars": row["exemplars"][:2]} for row in answer["rows"]]
+    rows = [
+        row | {"exemplars": row["exemplars"][:2], "shown": row["name"] or row["label"]}
+        for row in answer["rows"]
+    ]
     print_rows(rows, columns, "No clusters yet: `turnwise cluster list --refresh` makes them.")
+    if answer["unscored_sessions"]:
+        talk.print(f"{answer['unscored_sessions']:,} unscored sessions are in no cluster.")
+    return None
+
+
+@cluster.command("show")
+@click.argument("cluster_id")
+@reads
+def show_cluster(client: ApiClient, cluster_id: str, as_json: bool) -> None:
+    """One cluster: what sets it apart, with intervals, and whether a policy version explains it.
+
+    JSON: {cluster_id, label, name, named_by, kind, state, parents, sessions, session_ids,
+    mean_score, cost_microusd, cost_share, lost_cost_microusd, stability, features, lifts, terms,
+    contrast, policy_check, exemplars, clustered_at_us}.
+    """
+    answer = client.get(f"/v1/clusters/{cluster_id}")
+    if as_json:
+        return print_json(answer)
+    named = f"  named by {answer['named_by']}: {answer['name']}" if answer["name"] else ""
+    print_lines(
+        f"{answer['cluster_id']}  {answer['label']}{named}",
+        f"sessions   {answer['sessions']:,} (mean score {show(answer['mean_score'], 'score')}), "
+        f"{answer['state']}{' from ' + ', '.join(answer['parents']) if answer['parents'] else ''}",
+        f"lost       {show(answer['lost_cost_microusd'], 'money')} of "
+        f"{show(answer['cost_microusd'], 'money')}",
+    )
+    if answer["stability"] is not None:
+        print_lines(f"stability  {answer['stability']:.2f}")
+    if answer["contrast"]:
+        print_lines(f"nearest    {answer['contrast']}")
+    if check := answer["policy_check"]:
+        print_lines(f"policy     {check['verdict']}: {check['reason']}")
+    print_lines(f"exemplars  {', '.join(answer['exemplars'])}")
+    for lift in answer["lifts"]:
+        print_lines(
+            f"  {lift['lift']:.2f} times ({lift['low']:.2f} to {lift['high']:.2f})  "
+            f"{lift['kind']}: {lift['name']}"
+        )
+    talk.print(f"Its sessions: turnwise session list --cluster {answer['cluster_id']}")
     return None

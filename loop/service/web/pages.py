@@ -38,7 +38,7 @@ GROUPINGS = {  # a grouping of spend, and the column that it adds
     "model": "model",
     "day": "day",
 }
-_SESSION_FILTERS = ("developer", "repository", "model", "org")
+_SESSION_FILTERS = ("developer", "repository", "model", "org", "cluster")
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -56,9 +56,11 @@ class Readings(Protocol):
         repository: str | None = None,
         model: str | None = None,
         org: str | None = None,
+        cluster: str | None = None,
     ) -> dict[str, Any]: ...
     def show_session(self, session_id: str, *, content: bool = False) -> dict[str, Any]: ...
     def list_clusters(self) -> dict[str, Any]: ...
+    def show_cluster(self, cluster_id: str) -> dict[str, Any]: ...
     def reach_of_classic(self) -> dict[str, Any]: ...
     def list_runs(self) -> dict[str, Any]: ...
     def show_run(self, run_id: str) -> dict[str, Any]: ...
@@ -93,6 +95,7 @@ def web_routes(readings: Readings, act: Act | None = None) -> list[BaseRoute]:
         ("/sessions", pages.sessions, "sessions"),
         ("/sessions/{session_id:path}", pages.session, "sessions"),
         ("/clusters", pages.clusters, "clusters"),
+        ("/clusters/{cluster_id}", pages.cluster, "clusters"),
         ("/runs", pages.runs, "runs"),
         ("/runs/{run_id}", pages.run, "runs"),
         ("/policies", pages.policies, "policies"),
@@ -132,6 +135,7 @@ class _Pages:
             repository=filters["repository"],
             model=filters["model"],
             org=filters["org"],
+            cluster=filters["cluster"],
         )
         query = {**filters, "sort": None if sort == "started" else sort}
         return render(
@@ -167,7 +171,15 @@ class _Pages:
 
     def clusters(self, request: Request) -> Response:
         page = Page("Clusters", "clusters", f"{API_PREFIX}/clusters")
-        return render(request, "clusters.html", page, rows=self._readings.list_clusters()["rows"])
+        return render(request, "clusters.html", page, listed=self._readings.list_clusters())
+
+    def cluster(self, request: Request) -> Response:
+        shown = self._readings.show_cluster(request.path_params["cluster_id"])
+        address = path_of("clusters", shown["cluster_id"])
+        crumbs = (("Clusters", "/clusters"),)
+        page = Page(shown["name"] or shown["label"], "clusters", API_PREFIX + address, crumbs)
+        sessions = "/sessions" + query_of({"cluster": shown["cluster_id"], "sort": "quality"})
+        return render(request, "cluster.html", page, cluster=shown, sessions=sessions)
 
     def runs(self, request: Request) -> Response:
         page = Page("Runs", "runs", f"{API_PREFIX}/runs")
