@@ -1,0 +1,1 @@
+"""How far a judge can be believed: labels of people, agreement, corrected means, drift."""
