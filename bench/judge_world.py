@@ -1,8 +1,8 @@
 """A simulated world of sessions that people and a biased judge look at, with a known truth.
 
 Synthetic: every parameter is an assumption. A session has some eight items, alike by a random
-effect; the judge is better where the text is long and worse where the session is hard, so its errors
-are biased and clustered like the sessions themselves.
+effect; the judge is better where the text is long and worse where the session is hard, so its
+errors are biased and clustered like the sessions themselves.
 """
 
 from __future__ import annotations

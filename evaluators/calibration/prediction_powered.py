@@ -3,9 +3,9 @@
 Prediction-powered inference with power tuning (PPI++; Angelopoulos, Duchi and Zrnic, "PPI++:
 Efficient Prediction-Powered Inference", 2023, arXiv:2311.01453): the judge's mean over all items,
 corrected by what the judge was off on the labelled ones. It is right whatever the judge says; a
-better judge makes it narrower. Turns of one session are alike, so the variance is that of sums over
-sessions (the influence of each), and the interval is Student's with as many degrees of freedom as
-there are labelled sessions, less the two that are estimated.
+better judge makes it narrower. Turns of one session are alike, so the variance is the jackknife's over
+sessions (what the mean changes by without each), and the interval is Student's with as many degrees of
+freedom as there are labelled sessions, less the two that are estimated.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class _Sums:
 
     def _half_width(self, influence: Floats, confidence: float, estimated: int) -> float:
         sessions = self.labelled_sessions
-        variance = float(influence @ influence) * sessions / (sessions - 1)
+        variance = float(influence @ influence)
         quantile = float(stdtrit(sessions - estimated, (1 + confidence) / 2))
         return quantile * math.sqrt(variance)
 
@@ -164,7 +164,16 @@ def _rows(items: Sequence[JudgedItem], places: Mapping[str, int]) -> Integers:
 
 
 def _mean(values: Floats, weights: Floats, rows: Integers, sessions: int) -> tuple[float, Floats]:
-    """The weighted mean, and each session's influence on it: these sum to 0."""
+    """The weighted mean, and how much it is due to each session, in the scale of its standard
+    error: a session of weight h moves it by its part / (1 - h) when it is left out (the jackknife;
+    sessions of many items would count too little otherwise)."""
     total = weights.sum()
     mean = float(weights @ values / total)
-    return mean, np.bincount(rows, weights * (values - mean) / total, minlength=sessions)
+    influence: Floats = np.zeros(sessions)
+    np.add.at(influence, rows, weights * (values - mean) / total)
+    share: Floats = np.zeros(sessions)
+    np.add.at(share, rows, weights / total)
+    count = int((share > 0).sum())
+    if count < 2:
+        return mean, influence
+    return mean, influence / (1.0 - share) * math.sqrt((count - 1) / count)

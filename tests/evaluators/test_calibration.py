@@ -56,27 +56,27 @@ def test_an_interval_of_kappa_counts_sessions_not_items() -> None:
 
 
 def test_the_interval_of_kappa_covers_it() -> None:
-    """300 samples of 80 sessions: binomial noise of a 95 % interval is 2.5 points, twice."""
+    """200 samples of 80 sessions: binomial noise of a 95 % interval is 2.5 points, twice."""
     random = np.random.default_rng(11)
     hits = 0
-    labels = random.random((300, 80)) < 0.5
-    judged = np.where(random.random((300, 80)) < 0.8, labels, ~labels)
+    labels = random.random((200, 80)) < 0.5
+    judged = np.where(random.random((200, 80)) < 0.8, labels, ~labels)
     truth = 2 * 0.8 - 1  # agreement 0.8 with even odds: (0.8 - 0.5) / 0.5
     for row, other in zip(labels, judged, strict=True):
         items = [
             RatedItem(str(place), bool(one), bool(two))
             for place, (one, two) in enumerate(zip(row, other, strict=True))
         ]
-        kappa = measure_agreement(items, draws=300).kappa
+        kappa = measure_agreement(items, draws=200).kappa
         assert kappa is not None
         hits += kappa.low <= truth <= kappa.high
-    assert 0.90 <= hits / 300 <= 0.985
+    assert 0.90 <= hits / 200 <= 0.99
 
 
 @pytest.mark.parametrize("case", range(len(ORACLE["cases"])))
 @pytest.mark.parametrize("power", ["0", "0.5", "1", "tuned"])
 def test_a_corrected_mean_is_that_of_ppi_python(case: int, power: str) -> None:
-    """It draws single items, takes normal quantiles and divides by n: so do we here."""
+    """It takes items for independent, normal quantiles, and divides by n; n - 1 is 1.3 % off."""
     given = ORACLE["cases"][case]
     items = [
         JudgedItem(f"l{place}", judged, label)
@@ -90,7 +90,7 @@ def test_a_corrected_mean_is_that_of_ppi_python(case: int, power: str) -> None:
     n = found.labelled_sessions
     scale = norm.ppf(0.975) / t.ppf(0.975, n - 2) * ((n - 1) / n) ** 0.5
     half = (found.mean.high - found.mean.low) / 2 * scale
-    assert half == pytest.approx((high - low) / 2, rel=0.02 if power == "tuned" else 1e-9)
+    assert half == pytest.approx((high - low) / 2, rel=1e-9 if power == "0" else 0.015)
 
 
 def draw_items(random: np.random.Generator, sessions: int) -> list[JudgedItem]:
@@ -145,9 +145,9 @@ def coverages(world: JudgeWorld, runs: int) -> dict[str, float]:
 
 
 def test_the_corrected_interval_covers_the_truth_in_a_clustered_world() -> None:
-    """240 runs, of which chance moves the share by ±0.028; ``bench/bench_judge.py`` draws more."""
-    world = JudgeWorld(labelled_sessions=60, judged_sessions=240, judge_bias=0.6)
-    found = coverages(world, 240)
+    """200 runs, of which chance moves the share by ±0.03; ``bench/bench_judge.py`` draws more."""
+    world = JudgeWorld(labelled_sessions=60, judged_sessions=200, judge_bias=0.6)
+    found = coverages(world, 200)
     assert 0.92 <= found["corrected"] <= 0.98
     assert found["judge_only"] < 0.2
     assert found["labels_as_items"] < found["corrected"]
