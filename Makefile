@@ -58,6 +58,10 @@ test-litellm: $(VENV)/.dev .venv-litellm/.done ## Test the plugin in the real Li
 	@VIRTUAL_ENV=.venv-litellm $(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements/litellm.txt
 	@touch $@
 
+.PHONY: judge-live
+judge-live: $(VENV)/.dev ## Hold the real model API to the judge's contract (ANTHROPIC_API_KEY; costs some cents)
+	@$(BIN)/python -m pytest -p no:cacheprovider --timeout=90000 tests/evaluators/judge_live.py
+
 FUZZ_SECONDS ?= 600
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## Search for bodies that break a decoder (FUZZ_SECONDS=600)

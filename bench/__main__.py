@@ -35,6 +35,7 @@ BENCHMARKS = (
     Benchmark("decide", "microseconds that a gateway takes to decide"),
     Benchmark("evaluators", "sessions scored per second"),
     Benchmark("clusters", "modes found, ids kept, and 50,000 sessions clustered"),
+    Benchmark("judge", "coverage of a judge's corrected means, simulated"),
     Benchmark("money", "turns priced anew and stated per second"),
     Benchmark("rollouts", "error rates and delays of the rollout judge, simulated"),
     Benchmark("public_evaluators", "evaluators on public runs that others judged", public=True),

@@ -89,6 +89,13 @@ class ContentModes:
                 return settings.by_node[node.node_id], SETTINGS
         return self.default, SETTINGS
 
+    def of_path(self, org_path: str) -> ContentMode:
+        """The mode that the settings have for a path, whatever the tree says."""
+        path = org_path
+        while path and path not in self._by_path:
+            path = path.rpartition("/")[0]
+        return self._by_path.get(path, self.default)
+
     def _of_record(
         self,
         credential: str,

@@ -20,6 +20,7 @@ from loop.domain.estimates import (
     SliceEstimate,
     Verdict,
 )
+from loop.domain.scores import QUALITY, QualityMeasure
 from routing_policies.number_words import percent, points, signed_percent
 
 WORST_FIRST: tuple[Verdict, ...] = ("error", "failed", "inconclusive", "passed")
@@ -116,9 +117,14 @@ def judge_estimate(
     estimate: PolicyEstimate,
     limits: GateLimits | None = None,
     units: Mapping[str, UnitLimits] | None = None,
+    measure: QualityMeasure | None = None,
 ) -> GateReport:
     """Holds an estimate against limits (the defaults of :class:`GateLimits`), and the slices of
-    the organization's nodes that have limits of their own (``units``, by path) against those."""
+    the organization's nodes that have limits of their own (``units``, by path) against those.
+
+    ``measure`` is what quality was measured by (the deterministic one by default): one that may
+    not decide anything makes the gate inconclusive, whatever its numbers are.
+    """
     limits = limits or GateLimits()
     problem = _problem_of(estimate)
     if problem:
@@ -130,6 +136,7 @@ def judge_estimate(
             _calibration(estimate, limits),
             _saving(estimate, limits),
             _effective_sample_size(estimate.quality, limits),
+            *_measure(measure or QualityMeasure()),
             _quality(estimate.quality, limits),
             *_worse_slices(estimate.slices, limits),
             *(
@@ -221,6 +228,16 @@ def _effective_sample_size(quality: OutcomeEstimate, limits: GateLimits) -> Gate
     )
     verdict: Verdict = "passed" if enough else "inconclusive"
     return GateCheck("effective sample size", size, limit, verdict, reason)
+
+
+def _measure(measure: QualityMeasure) -> tuple[GateCheck, ...]:
+    if measure.evaluator == QUALITY and not measure.refusals:
+        return ()
+    if measure.refusals:
+        reason = "; ".join(measure.refusals)
+        return (GateCheck("quality measure", None, 0.0, "inconclusive", reason),)
+    reason = f"quality by {measure.evaluator} {measure.version}, which agrees with people enough"
+    return (GateCheck("quality measure", 1.0, 1.0, "passed", reason),)
 
 
 def _quality(quality: OutcomeEstimate, limits: GateLimits) -> GateCheck:

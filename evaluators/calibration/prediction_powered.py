@@ -3,9 +3,9 @@
 Prediction-powered inference with power tuning (PPI++; Angelopoulos, Duchi and Zrnic, "PPI++:
 Efficient Prediction-Powered Inference", 2023, arXiv:2311.01453): the judge's mean over all items,
 corrected by what the judge was off on the labelled ones. It is right whatever the judge says; a
-better judge makes it narrower. Turns of one session are alike, so the variance is the jackknife's over
-sessions (what the mean changes by without each), and the interval is Student's with as many degrees of
-freedom as there are labelled sessions, less the two that are estimated.
+better judge makes it narrower. Turns of one session are alike, so the variance is the jackknife's
+over sessions (what the mean changes by without each), and the interval is Student's with as many
+degrees of freedom as there are labelled sessions, less the two that are estimated.
 """
 
 from __future__ import annotations

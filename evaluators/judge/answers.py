@@ -26,6 +26,7 @@ Failure = Literal[
     "api_error",
     "expired",  # a batch ended before it came to this request
     "canceled",
+    "changed",  # the session went on, or is gone, before the answer came
     "lost",  # sent, and no answer is known: the process ended meanwhile
 ]
 _WORDS: Mapping[str, str] = {
@@ -38,6 +39,7 @@ _WORDS: Mapping[str, str] = {
     "api_error": "the API failed",
     "expired": "the batch expired first",
     "canceled": "the request was canceled",
+    "changed": "the session changed before the answer came",
     "lost": "the answer was lost",
 }
 ENDS_WELL = frozenset({"end_turn", "stop_sequence"})
@@ -89,6 +91,8 @@ def unscored(request: JudgeRequest, reason: str) -> Score:
         value=None,
         unscored_reason=reason,
         input_digest=request.input_digest,
+        config_digest=request.identity.digest,
+        evidence_used=request.evidence_used,
     )
 
 
@@ -167,6 +171,8 @@ def _score(request: JudgeRequest, answers: Mapping[int, _Answer]) -> Judgement:
         coverage=round(counted / (counted + hidden + request.left_out), 6),
         findings=tuple(findings),
         input_digest=request.input_digest,
+        config_digest=request.identity.digest,
+        evidence_used=request.evidence_used,
     )
     return Judgement(score, None, verdicts)
 

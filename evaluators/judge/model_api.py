@@ -218,7 +218,7 @@ def _pause(attempt: int, headers: Mapping[str, str]) -> float:
         told = float(headers.get("retry-after", ""))
     except ValueError:
         told = -1.0
-    if 0 <= told:
+    if told >= 0:
         return min(told, LONGEST_PAUSE_SECONDS)
     grown = FIRST_PAUSE_SECONDS * 2.0**attempt
     return min(LONGEST_PAUSE_SECONDS, grown * random.uniform(0.75, 1.25))  # noqa: S311

@@ -27,6 +27,7 @@ from evaluators.judge.questions import (
 )
 from evaluators.judge.rubrics import JudgeIdentity, Rubric, identify
 from evaluators.session_evidence import read_evidence
+from loop.domain.scores import EvidenceUsed
 from loop.domain.turns import SessionTrace
 
 LAYOUT = "1"
@@ -68,6 +69,7 @@ class JudgeRequest:
     evidence: Mapping[int, str]
     left_out: float
     speaks_to_judge: bool
+    evidence_used: tuple[EvidenceUsed, ...] = ()
 
     @property
     def cached_bytes(self) -> int:
@@ -169,6 +171,7 @@ class _Writer:
             evidence=evidence,
             left_out=self._questions.left_out,
             speaks_to_judge=_SPEAKS_TO_A_JUDGE.search(record) is not None,
+            evidence_used=(_windows_used(self._evidence, evidence),),
         )
 
     def _between(self, name: str, text: str) -> str:
@@ -244,6 +247,12 @@ class _Writer:
         )
         lines = [f"{number}. {text}" for number, (text, _, _) in enumerate(texts, 1)]
         return asked, self._between("items", "\n".join(lines))
+
+
+def _windows_used(evidence: SessionEvidence, shown: Mapping[int, str]) -> EvidenceUsed:
+    calls = {step.tool.call.tool_use_id for step in evidence.steps if not step.tool.call.inferred}
+    seen = {tool_use_id for tool_use_id in shown.values() if tool_use_id}
+    return EvidenceUsed("tool calls shown", len(seen), len(calls - seen))
 
 
 def _outcome(step: Step) -> str:

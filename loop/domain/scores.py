@@ -16,6 +16,18 @@ FindingVerdict = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class QualityMeasure:
+    """Which score of sessions counts as their quality, and why it may not (``refusals``).
+
+    ``evaluator`` is :data:`QUALITY` or a judge's; of a judge only scores of ``version`` count.
+    """
+
+    evaluator: str = QUALITY
+    version: str = ""
+    refusals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing an evaluator saw, with a pointer to its evidence.
 
@@ -73,6 +85,7 @@ class Score:
     evidence_used: tuple[EvidenceUsed, ...] = ()
     cost_microusd: int | None = 0  # of making this judgement; None where it is not known
     rows_digest: str = ""  # of the stored rows that the trace was read from; "" outside a lake
+    inclusion_probability: float | None = None  # of being judged; None where all are
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.unscored_reason == ""):

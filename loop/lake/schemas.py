@@ -347,6 +347,11 @@ SCORES = TableSchema(
         ),
         Column("cost_microusd", INT64, "Cost of the judgement; null is not known, 0 is free."),
         Column("rows_digest", STRING, "Digest of the stored rows that the session was read from."),
+        Column(
+            "inclusion_probability",
+            FLOAT64,
+            "Probability with which the session came to be judged; null where all are.",
+        ),
     ),
 )
 

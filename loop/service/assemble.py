@@ -6,6 +6,7 @@ import os
 import time
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
@@ -16,6 +17,8 @@ from collectors.drainer import Drainer
 from collectors.journal import Journal, JournalLimits, has_records
 from collectors.quarantine import Quarantine
 from collectors.screening import Screen
+from evaluators.calibration.label_store import LabelStore
+from evaluators.judge.call_log import JudgeCalls
 from loop.access.callers import CallerCheck
 from loop.access.content_mode_store import ContentModeStore
 from loop.access.credentials import CredentialStore
@@ -49,6 +52,9 @@ from routing_policies.publication import PublicationSource
 from routing_policies.rollout import RolloutController
 from routing_policies.signing import open_signers
 from routing_policies.version_store import VersionStore
+
+if TYPE_CHECKING:
+    from evaluators.judge.model_api import JudgeApi
 
 CATCH_UP_PAUSE_SECONDS = 0.05
 
@@ -243,6 +249,20 @@ class Parts:
     @cached_property
     def runs(self) -> RunRecords:
         return RunRecords(self.engine)
+
+    @cached_property
+    def labels(self) -> LabelStore:
+        return LabelStore(self.engine)
+
+    @cached_property
+    def judge_calls(self) -> JudgeCalls:
+        return JudgeCalls(self.engine)
+
+    def judge_api(self) -> JudgeApi:
+        """A client of the model API, to be closed. Raises :class:`BadInput` without a key."""
+        from evaluators.judge.model_api import JudgeApi  # its library takes a second to load
+
+        return JudgeApi(self.settings.judge_base_url, self.settings.anthropic_api_key)
 
     def catch_up(self, wait_seconds: float = 10.0) -> bool:
         """Brings what is in the journal into the lake, or waits for the process that does so;

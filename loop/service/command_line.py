@@ -25,6 +25,7 @@ from loop.service.commands import (
 )
 from loop.service.commands.import_bodies import bodies
 from loop.service.commands.import_transcripts import import_group
+from loop.service.commands.judge import judge, labels
 from loop.service.commands.lake import lake
 from loop.service.commands.operations import (
     collect,
@@ -91,6 +92,8 @@ turnwise.add_command(lake)
 turnwise.add_command(sessions.session)
 turnwise.add_command(budgets.budget)
 turnwise.add_command(sessions.evaluate)
+turnwise.add_command(judge)
+turnwise.add_command(labels)
 turnwise.add_command(sessions.cluster)
 turnwise.add_command(policies.optimize)
 turnwise.add_command(policies.run)

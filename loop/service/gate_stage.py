@@ -11,8 +11,10 @@ from loop.domain.policies import RoutingPolicy
 from loop.service.assemble import Parts
 from loop.service.gate_limits import GateRules, read_gate_rules
 from loop.service.logged_turns import load_frame
-from loop.service.optimization_stage import incumbent_of, read_publications
-from loop.service.session_facts import labels_of, read_quality, read_wait_seconds
+from loop.service.optimization_stage import incumbent_of
+from loop.service.quality_source import quality_measure, read_quality
+from loop.service.rollout_stage import read_publications
+from loop.service.session_facts import labels_of, read_wait_seconds
 from loop.service.settings import Settings
 from optimizers.policy_estimates import estimate_policy
 from optimizers.session_evidence import SessionEvidence
@@ -32,7 +34,7 @@ def gate_version(parts: Parts, version: int) -> GateReport:
     record = parts.versions.get(version)
     rules = read_gate_rules(parts.settings)
     estimate = _estimate_for_gate(parts, record.policy, record.run_id, rules)
-    report = judge_estimate(estimate, rules.limits, rules.by_path)
+    report = judge_estimate(estimate, rules.limits, rules.by_path, quality_measure(parts))
     if report.verdict == "inconclusive" and record.state is State.GATE_INCONCLUSIVE:
         return report  # nothing new to record
     review.record_gate(parts.versions, version, report)
@@ -79,7 +81,7 @@ def _estimate_for_gate(
     evidence = SessionEvidence(
         frame,
         read_publications(parts),
-        read_quality(parts.lake),
+        read_quality(parts, parts.lake, quality_measure(parts)),
         incumbent,
         wait_seconds=read_wait_seconds(parts.lake),
         labels=labels_of(parts.lake),

@@ -52,7 +52,9 @@ Answer = Callable[[Request, dict[str, Any]], dict[str, Any]]
 
 def api_app(parts: Parts) -> Starlette:
     """The API and the pages over assembled parts."""
-    from loop.service.lake_routes import lake_routes  # these build on this module
+    # These build on this module.
+    from loop.service.judge_routes import judge_routes
+    from loop.service.lake_routes import lake_routes
     from loop.service.replay_routes import replay_routes
 
     readings = Readings(parts, sees=lambda: view_of_caller(parts))
@@ -65,6 +67,7 @@ def api_app(parts: Parts) -> Starlette:
         *access_routes(AccessDesk(parts)),
         *lake_routes(parts),
         *replay_routes(parts),
+        *judge_routes(parts),
         Route("/v1/transcripts", _transcript_intake(parts), methods=["POST"]),
         *gateway_routes(parts.publications, parts.versions, _decision_intake(parts)),
         *web_routes(readings, actions.act),

@@ -227,6 +227,7 @@ class LakeKeeper:
         parts.lake.queries.forget_files()
         files = self._erase_files(person)
         runs = mark_runs(self._parts, erasure_id)
+        forget_judgements(self._parts, sessions)
         counts = {
             row.table: {k: v for k, v in asdict(row).items() if k != "table"} for row in found
         }
@@ -342,6 +343,12 @@ class LakeKeeper:
                 f"There is no table {unknown[0]!r}.",
                 fix=f"One of {', '.join(self._parts.lake.tables)}.",
             )
+
+
+def forget_judgements(parts: Parts, session_ids: Collection[str]) -> None:
+    """Takes sessions out of what judges and people said of them."""
+    parts.judge_calls.forget(session_ids)
+    parts.labels.forget(session_ids)
 
 
 def mark_runs(parts: Parts, erasure_id: str) -> int:

@@ -14,12 +14,14 @@ from typing import Any, cast
 
 from loop.domain.errors import BadInput, TurnwiseError
 from loop.domain.lifecycle import Actor, ActorKind
-from loop.domain.policies import Publication, RoutingPolicy
+from loop.domain.policies import RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
 from loop.service.assemble import Parts
 from loop.service.gate_limits import read_gate_rules
 from loop.service.logged_turns import load_frame
-from loop.service.session_facts import labels_of, read_quality, read_wait_seconds
+from loop.service.quality_source import quality_measure, read_quality
+from loop.service.rollout_stage import read_publications
+from loop.service.session_facts import labels_of, read_wait_seconds
 from optimizers.routing_search import SearchSettings, search
 from optimizers.studies import SAMPLERS, SamplerName
 from routing_policies.version_store import AS_REQUESTED
@@ -103,11 +105,6 @@ def incumbent_of(parts: Parts) -> RoutingPolicy:
     return active.policy if active else AS_REQUESTED
 
 
-def read_publications(parts: Parts) -> dict[int, Publication]:
-    records = parts.versions.publications(parts.settings.channel)
-    return {record.publication.serial: record.publication for record in records}
-
-
 def _start(parts: Parts, begun: OptimizationRun, options: _Options) -> None:
     worker = threading.Thread(
         target=_run, args=(parts, begun, options), name=begun.run_id, daemon=True
@@ -181,7 +178,7 @@ def _search(parts: Parts, begun: OptimizationRun, options: _Options) -> Optimiza
         parts.price_book,
         incumbent=begun.incumbent,
         publications=read_publications(parts),
-        session_quality=read_quality(lake),
+        session_quality=read_quality(parts, lake, quality_measure(parts)),
         session_wait_seconds=read_wait_seconds(lake),
         session_labels=labels_of(lake),
         org_paths=tuple(read_gate_rules(parts.settings).by_path),

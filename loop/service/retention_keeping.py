@@ -21,7 +21,7 @@ from loop.lake.rows import day_of
 from loop.ledger.charge_table import keep_sums_of_erased
 from loop.service.assemble import Parts
 from loop.service.job_files import read_jobs, write_job
-from loop.service.lake_keeping import mark_runs
+from loop.service.lake_keeping import forget_judgements, mark_runs
 from loop.service.maintenance import maintenance
 
 ACTIVE = ("events", "turns", "contents", "decisions")
@@ -105,6 +105,7 @@ class RetentionKeeper:
         rows = self._remove(expired, mark, dry_run=False)
         if rows:
             mark_runs(parts, mark)
+        forget_judgements(parts, expired.sessions)
         parts.lake.queries.forget_files()
         if job["sessions"]:  # a roll-up between a crash and now may have seen turns and sums
             parts.charge_table.roll_up(self._charged_days(expired.until_day))

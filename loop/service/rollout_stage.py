@@ -46,6 +46,12 @@ def read_outcomes(lake: Lake, rollout_id: str) -> list[SessionOutcome]:
     return [SessionOutcome(rollout_id=rollout_id, **row) for row in rows]
 
 
+def read_publications(parts: Parts) -> dict[int, Publication]:
+    """Every publication of the channel, by serial."""
+    records = parts.versions.publications(parts.settings.channel)
+    return {record.publication.serial: record.publication for record in records}
+
+
 def plan_of(settings: Settings) -> RolloutPlan:
     """The plan that the settings write down. Raises :class:`BadInput`."""
     try:

@@ -229,6 +229,81 @@ class Settings:
         "How long gateways may use a publication without hearing of it again (`not_after`).",
         env="TURNWISE_PUBLICATION_LIFETIME_SECONDS",
     )
+    anthropic_api_key: str = setting(
+        "",
+        "Key of the model API that the judge asks. Empty: nothing is judged.",
+        env="ANTHROPIC_API_KEY",
+        secret=True,
+    )
+    judge_base_url: str = setting(
+        "https://api.anthropic.com",
+        "Model API that the judge asks; `https`, or `http` on this machine.",
+        env="TURNWISE_JUDGE_BASE_URL",
+    )
+    judge_model: str = setting("claude-haiku-4-5", "Model that judges.", env="TURNWISE_JUDGE_MODEL")
+    judge_rubrics: tuple[str, ...] = setting(
+        ("faithfulness", "tool_use"),
+        "What is judged by itself: `faithfulness`, `tool_use`.",
+        env="TURNWISE_JUDGE_RUBRICS",
+    )
+    judge_org_paths: tuple[str, ...] = setting(
+        (),
+        "Organization paths whose texts may be sent to the model API, with what is below them; "
+        "`*` is all. Empty: none, nothing is judged.",
+        env="TURNWISE_JUDGE_ORG_PATHS",
+    )
+    judge_sample_rate: float = setting(
+        0.02, "Share of sessions that are judged.", env="TURNWISE_JUDGE_SAMPLE_RATE"
+    )
+    judge_idle_minutes: float = setting(
+        30.0,
+        "A session is judged once nothing has happened in it for so long.",
+        env="TURNWISE_JUDGE_IDLE_MINUTES",
+    )
+    judge_window_days: float = setting(
+        7.0, "Sessions that ended longer ago are not judged.", env="TURNWISE_JUDGE_WINDOW_DAYS"
+    )
+    judge_budget_usd: float = setting(
+        5.0, "Most that judging may cost on a UTC day.", env="TURNWISE_JUDGE_BUDGET_USD"
+    )
+    judge_budgets: tuple[str, ...] = setting(
+        (),
+        "The same for sessions of organization paths, as `PATH=USD`; all that apply must hold.",
+        env="TURNWISE_JUDGE_BUDGETS",
+    )
+    judge_concurrency: int = setting(
+        4,
+        "Requests at once where answers are waited for.",
+        env="TURNWISE_JUDGE_CONCURRENCY",
+    )
+    judge_interval_seconds: float = setting(
+        300.0,
+        "Pause between two looks for sessions to judge and batches that ended.",
+        env="TURNWISE_JUDGE_INTERVAL_SECONDS",
+    )
+    judge_min_kappa: float = setting(
+        0.4,
+        "A judge may decide something when the low end of the 95 % interval of its kappa with "
+        "people reaches this.",
+        env="TURNWISE_JUDGE_MIN_KAPPA",
+    )
+    judge_min_labelled_sessions: int = setting(
+        100,
+        "A judge may decide something when so many of its sessions were labelled by people.",
+        env="TURNWISE_JUDGE_MIN_LABELLED_SESSIONS",
+    )
+    judge_max_flip_share: float = setting(
+        0.05,
+        "Share of anchor items on which the same judge may say otherwise without being called "
+        "another.",
+        env="TURNWISE_JUDGE_MAX_FLIP_SHARE",
+    )
+    quality_measure: str = setting(
+        "quality",
+        "Score that the gate takes for a session's quality: `quality`, `judge_faithfulness` or "
+        "`judge_tool_use`.",
+        env="TURNWISE_QUALITY_MEASURE",
+    )
     anthropic_base_url: str = setting(
         "https://api.anthropic.com", "Upstream of the edge proxy.", env="ANTHROPIC_BASE_URL"
     )

@@ -28,6 +28,7 @@ def scheduled_tasks(parts: Parts) -> list[RepeatedTask]:
     settings = parts.settings
     return [
         RepeatedTask("evaluate", lambda: evaluate(parts), settings.evaluate_interval_seconds),
+        RepeatedTask("judge", lambda: judge(parts), settings.judge_interval_seconds),
         RepeatedTask("attribute", lambda: attribute(parts), ATTRIBUTION_INTERVAL_SECONDS),
         RepeatedTask("charge", lambda: charge(parts), CHARGE_INTERVAL_SECONDS),
         RepeatedTask("cluster", lambda: cluster(parts), CLUSTER_INTERVAL_SECONDS),
@@ -66,6 +67,15 @@ def evaluate(parts: Parts) -> bool:
 def attribute(parts: Parts) -> bool:
     with writing_allowed(parts.settings.data_dir) as allowed:
         return allowed and attribute_changes(parts)
+
+
+def judge(parts: Parts) -> bool:
+    """Where there is a key and a part of the organization consents."""
+    if not parts.settings.anthropic_api_key or not parts.settings.judge_org_paths:
+        return False
+    from loop.service import judge_stage  # the API's library takes a second to load
+
+    return judge_stage.tick(parts)
 
 
 def charge(parts: Parts) -> bool:

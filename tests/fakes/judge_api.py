@@ -45,6 +45,7 @@ class Batch:
     looks_left: int
     created_at: datetime
     canceled: bool = False
+    rows: list[dict[str, Any]] | None = None
 
 
 def items_of(body: Mapping[str, Any]) -> list[tuple[int, str]]:
@@ -207,6 +208,8 @@ class FakeJudgeApi:
         }
 
     def _rows(self, batch: Batch) -> list[dict[str, Any]]:
+        if batch.rows is not None:
+            return batch.rows
         rows = []
         for place, request in enumerate(batch.requests):
             name = request["custom_id"]
@@ -226,7 +229,8 @@ class FakeJudgeApi:
                     else {"type": "errored", "error": document}
                 )
             rows.append({"custom_id": name, "result": result})
-        return rows[::-1]  # the order is not that of the requests
+        batch.rows = rows[::-1]  # the order is not that of the requests
+        return batch.rows
 
     def _results(self, batch: Batch) -> bytes:
         return b"".join(json.dumps(row).encode() + b"\n" for row in self._rows(batch))
