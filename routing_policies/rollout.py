@@ -21,6 +21,7 @@ from routing_policies.rollout_judge import (
 from routing_policies.rollout_publisher import RolloutPublisher
 from routing_policies.rollout_quarantine import check_quarantine
 from routing_policies.rollout_records import (
+    JudgeReading,
     RolloutPlan,
     RolloutReport,
     RolloutStatus,
@@ -93,12 +94,18 @@ class RolloutController:
             self._publish_first(read_standing(self._store, self._history, row))
         return self.status(row.rollout_id)
 
-    def tick(self, rollout_id: str, outcomes: Sequence[SessionOutcome] | None) -> RolloutStatus:
+    def tick(
+        self,
+        rollout_id: str,
+        outcomes: Sequence[SessionOutcome] | None,
+        reading: JudgeReading | None = None,
+    ) -> RolloutStatus:
         """Looks once and takes at most one step.
 
         ``outcomes``: every session of this rollout as known now, in any order; ``None`` when they
-        can't be read. Raises :class:`Unavailable` while another controller is at work,
-        :class:`Conflict` when someone published meanwhile; both end well at the next tick.
+        can't be read. ``reading``: what a judge says of the arms. Raises :class:`Unavailable` while
+        another controller is at work, :class:`Conflict` when someone published meanwhile; both end
+        well at the next tick.
         """
         channel = self._rows.load(rollout_id).channel
         now_us = self._store.now_us()
@@ -112,7 +119,7 @@ class RolloutController:
             elif standing.has_ended:
                 self._finish(standing, lease, outcomes, now_us)
             else:
-                self._watch(standing, lease, outcomes, now_us)
+                self._watch(standing, lease, outcomes, now_us, reading)
         return self.status(rollout_id)
 
     def pause(self, rollout_id: str, actor: Actor, reason: str) -> RolloutStatus:
@@ -233,9 +240,10 @@ class RolloutController:
         lease: Lease,
         outcomes: Sequence[SessionOutcome] | None,
         now_us: int,
+        reading: JudgeReading | None,
     ) -> None:
         row, plan = standing.row, standing.row.plan
-        report = self._report(standing, outcomes, now_us)
+        report = self._report(standing, outcomes, now_us, reading)
         gateways = gateways_against(
             standing.stage_serial, self._store.acknowledgements(row.channel), plan, now_us
         )
@@ -269,11 +277,17 @@ class RolloutController:
         )
 
     def _report(
-        self, standing: Standing, outcomes: Sequence[SessionOutcome] | None, now_us: int
+        self,
+        standing: Standing,
+        outcomes: Sequence[SessionOutcome] | None,
+        now_us: int,
+        reading: JudgeReading | None = None,
     ) -> RolloutReport:
         row = standing.row
         known = units_of(row.rollout_id, outcomes or (), standing.exposures)
-        report = judge_rollout(row.plan, known, stage=standing.stage, now_us=now_us)
+        report = judge_rollout(
+            row.plan, known, stage=standing.stage, now_us=now_us, reading=reading
+        )
         if outcomes is not None:
             return report
         if row.report is not None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from loop.domain.sequential_tests import DifferenceTest, SampleRatioTest, TestSettings
-from routing_policies.number_words import dollars, duration, percent, signed_percent
-from routing_policies.rollout_records import Guardrail, RolloutPlan, SessionOutcome
+from routing_policies.number_words import dollars, duration, percent, points, signed_percent
+from routing_policies.rollout_records import Guardrail, JudgeReading, RolloutPlan, SessionOutcome
 from routing_policies.rollout_units import Unit, Units
 
 MISSING_ALPHA = 0.005  # of ever calling the arms' missing rates different while they are not
@@ -114,6 +114,39 @@ def measurement_guardrails(
         _missing_scores(matured),
         _sample_ratio(units.of_arms),
         _misplaced(units),
+    ]
+
+
+def judge_guardrails(plan: RolloutPlan, reading: JudgeReading | None) -> list[Guardrail]:
+    """What a judge adds where quality is to be measured by one. It never rolls back: its sample
+    comes late, and its interval is for one look. That the canary is worse holds the promotion."""
+    if reading is None:
+        return []
+    name, units = reading.measure.evaluator, reading.judged_sessions
+    difference = reading.difference
+    if reading.measure.refusals:
+        reason = f"left aside: {'; '.join(reading.measure.refusals)}"
+        return [Guardrail(name, "measurement", "inconclusive", "none", reason, None, None, units)]
+    if difference is None:
+        reason = f"{name}: too few of the arms' {units:,} judged sessions are labelled"
+        return [Guardrail(name, "measurement", "inconclusive", "none", reason, None, None, units)]
+    is_worse = difference.high < -plan.tolerance
+    reason = (
+        f"{name}: corrected difference {points(difference.estimate)} points, 95 % interval "
+        f"{points(difference.low)}…{points(difference.high)}, n={units:,}"
+    )
+    sound = difference.low > -plan.margin
+    return [
+        Guardrail(
+            name,
+            "statistical",
+            "failed" if is_worse else "passed" if sound else "inconclusive",
+            "hold" if is_worse else "none",
+            f"worse by {reason}" if is_worse else reason,
+            difference.high if is_worse else difference.low,
+            -plan.tolerance if is_worse else -plan.margin,
+            units,
+        )
     ]
 
 

@@ -14,6 +14,7 @@ from loop.domain.sequential_tests import DifferenceTest, TestSettings
 from routing_policies.number_words import duration, points
 from routing_policies.rollout_guardrails import (
     hard_guardrails,
+    judge_guardrails,
     measurement_guardrails,
     unreadable_guardrail,
 )
@@ -23,6 +24,7 @@ from routing_policies.rollout_records import (
     STABLE,
     Gateways,
     Guardrail,
+    JudgeReading,
     PathPoint,
     RolloutPlan,
     RolloutReport,
@@ -50,8 +52,16 @@ class StageFacts:
     obstacle: str = ""
 
 
-def judge_rollout(plan: RolloutPlan, units: Units, *, stage: int, now_us: int) -> RolloutReport:
-    """What the sessions say. Sessions younger than the maturation delay wait."""
+def judge_rollout(
+    plan: RolloutPlan,
+    units: Units,
+    *,
+    stage: int,
+    now_us: int,
+    reading: JudgeReading | None = None,
+) -> RolloutReport:
+    """What the sessions say. Sessions younger than the maturation delay wait. ``reading`` is what
+    a judge says of the arms, where quality is to be measured by one."""
     mature_before_us = now_us - round(plan.maturation_seconds * 1e6)
     matured = [unit for unit in units.of_arms if unit.outcome.assigned_at_us <= mature_before_us]
     scored = [unit for unit in matured if unit.outcome.quality is not None]
@@ -78,6 +88,7 @@ def judge_rollout(plan: RolloutPlan, units: Units, *, stage: int, now_us: int) -
         guardrails=(
             *hard_guardrails(plan, units.of_arms),
             quality,
+            *judge_guardrails(plan, reading),
             *measurement_guardrails(plan, units, matured, now_us),
         ),
         path=path,

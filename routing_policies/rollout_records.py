@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from loop.domain.errors import BadInput, Corrupt
-from loop.domain.estimates import Verdict
+from loop.domain.estimates import Interval, Verdict
 from loop.domain.policies import BUCKETS
+from loop.domain.scores import QualityMeasure
 
 CANARY, STABLE, CONTROL = "canary", "stable", "control"
 
@@ -162,6 +163,19 @@ class Guardrail:
     value: float | None = None
     limit: float | None = None
     units: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeReading:
+    """What a judge says of a rollout's arms: the difference of canary minus control, each corrected
+    by the labels of its own sessions, with a 95 % interval; ``None`` where an arm has too few.
+
+    ``measure`` says which judge, and why it may not decide anything.
+    """
+
+    measure: QualityMeasure
+    difference: Interval | None = None
+    judged_sessions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

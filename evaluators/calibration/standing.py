@@ -172,10 +172,11 @@ def _standing(
         ),
         agreement=agreement,
         drift=drift,
-        mean=_mean(judged_items(sampled, own)),
-        by_arm={arm: _mean(judged_items([c for c in sampled if c.arm == arm], own)) for arm in arms}
-        if len(arms) > 1
-        else {},
+        mean=mean_of(judged_items(sampled, own)),
+        by_arm={
+            arm: mean_of(judged_items([c for c in sampled if c.arm == arm], own))
+            for arm in (arms if len(arms) > 1 else ())
+        },
         refusals=refusals_of(agreement, drift, limits),
     )
 
@@ -204,7 +205,8 @@ def refusals_of(agreement: Agreement, drift: Drift, limits: CalibrationLimits) -
     return tuple(found)
 
 
-def _mean(items: Sequence[JudgedItem]) -> CorrectedMean | None:
+def mean_of(items: Sequence[JudgedItem]) -> CorrectedMean | None:
+    """The corrected mean; ``None`` where there are too few labels."""
     try:
         return correct_mean(items)
     except BadInput:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from loop.domain.errors import BadInput, Conflict, NotFound, Refused, Unavailable
 from loop.domain.lifecycle import Actor, ActorKind
@@ -13,7 +13,12 @@ from loop.domain.scores import QUALITY
 from loop.lake import Lake
 from loop.service.assemble import Parts
 from loop.service.settings import Settings
-from routing_policies.rollout_records import RolloutPlan, RolloutStatus, SessionOutcome
+from routing_policies.rollout_records import (
+    JudgeReading,
+    RolloutPlan,
+    RolloutStatus,
+    SessionOutcome,
+)
 
 logger = logging.getLogger("turnwise")
 STABLE_ARM = "stable"
@@ -99,7 +104,8 @@ def tick(parts: Parts) -> bool:
         except Unavailable:
             outcomes = None  # the controller holds, and falls back when it lasts
         try:
-            looked = parts.rollouts.tick(status.rollout_id, outcomes)
+            reading = _judge_of(parts, outcomes or ())
+            looked = parts.rollouts.tick(status.rollout_id, outcomes, reading)
         except (Conflict, Unavailable) as error:
             logger.info("%s: %s; looking again later", status.rollout_id, error)
             continue
@@ -111,6 +117,14 @@ def tick(parts: Parts) -> bool:
             note=f"{looked.rollout_id}: {looked.sentence}",
         )
     return False
+
+
+def _judge_of(parts: Parts, outcomes: Sequence[SessionOutcome]) -> JudgeReading | None:
+    if parts.settings.quality_measure == QUALITY:
+        return None
+    from loop.service.quality_source import read_arms  # the evaluators take long to load
+
+    return read_arms(parts, outcomes)
 
 
 def renew(parts: Parts) -> bool:

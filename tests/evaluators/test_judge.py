@@ -7,7 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import httpx
 import pytest
+from anthropic.types import ErrorResponse, Message, MessageTokensCount
+from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -310,6 +313,36 @@ class TestStandIn(JudgeApiContract):
             with pytest.raises(Unavailable, match="529"):
                 api.ask(request.body)
         assert len(fake.seen) == 4 + 6
+
+    def test_its_documents_are_those_of_the_official_types(
+        self, server: tuple[FakeJudgeApi, str]
+    ) -> None:
+        fake, url = server
+        body = self.request(MODEL).body
+        headers = {"x-api-key": "test-key", "anthropic-version": "2026-10-21"}
+
+        def post(path: str, document: Any) -> Any:
+            answer = httpx.post(url + path, json=document, headers=headers, trust_env=False)
+            return answer.json()
+
+        Message.model_validate(post("/v1/messages", body), strict=False)
+        counted = {name: body[name] for name in ("model", "system", "messages")}
+        MessageTokensCount.model_validate(post("/v1/messages/count_tokens", counted))
+        requests = [{"custom_id": f"c{n}", "params": body} for n in range(4)]
+        batch = post("/v1/messages/batches", {"requests": requests})
+        assert MessageBatch.model_validate(batch).processing_status == "in_progress"
+        fake.batch_outcomes = {"c1": "errored", "c2": "expired", "c3": "canceled"}
+        path = f"{url}/v1/messages/batches/{batch['id']}"
+        ended = httpx.get(path, headers=headers, trust_env=False).json()
+        counts = MessageBatch.model_validate(ended).request_counts
+        assert (counts.succeeded, counts.errored, counts.expired, counts.canceled) == (1, 1, 1, 1)
+        lines = httpx.get(f"{path}/results", headers=headers, trust_env=False).text.splitlines()
+        for line in lines:
+            MessageBatchIndividualResponse.model_validate_json(line)
+        fake.statuses = [529]
+        assert ErrorResponse.model_validate(post("/v1/messages", body)).error.type == (
+            "overloaded_error"
+        )
 
     def test_the_next_request_reads_the_rubric_from_the_cache(self, judge_api: JudgeApi) -> None:
         first, second = (judge_api.ask(self.request(MODEL).body).usage for _ in range(2))

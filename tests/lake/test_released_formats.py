@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loop.domain.clusters import ClusterFeature, NamedShare, SessionCluster
 from loop.domain.policies import Decision
+from loop.domain.scores import EvidenceUsed, Finding, Score
 from loop.domain.turns import Content, Event, TokenUsage, ToolCall, Turn
 from loop.lake import Lake
 from loop.ledger.chargeback import spend
@@ -241,3 +242,36 @@ def test_clusters_of_version_1_read_and_gain_the_later_columns(tmp_path: Path) -
     assert lake.latest_clusters() == Lake.open(str(store)).latest_clusters() == [later]
     rows = lake.query("SELECT count(*) AS n FROM clusters_rows WHERE state IS NULL")
     assert rows == [{"n": 1}]
+
+
+SCORES_2 = [
+    Score(
+        session_id="s1",
+        evaluator="faithfulness",
+        evaluator_version="2",
+        value=0.5,
+        coverage=0.75,
+        findings=(Finding("contradicted", "All tests pass.", "It failed.", "req_1", ("toolu_1",)),),
+        scored_at_us=1_763_942_400_500_000,
+        input_digest="0" * 32,
+        config_digest="a" * 12,
+        evidence_used=(EvidenceUsed("tool results", 3, 1),),
+        rows_digest="1" * 32,
+    ),
+    Score(
+        session_id="s1",
+        evaluator="judge_faithfulness",
+        evaluator_version="1+claude-haiku-4-5+0123456789abcdef",
+        value=None,
+        unscored_reason="No judgement: the answer is not JSON.",
+        scored_at_us=1_763_942_400_600_000,
+        input_digest="0" * 32,
+        config_digest="0123456789abcdef",
+        cost_microusd=812,
+        inclusion_probability=0.02,
+    ),
+]
+
+
+def test_scores_of_version_2_read_as_they_were_written() -> None:
+    assert Lake.open(str(RELEASED / "scores-2")).scores_of() == SCORES_2

@@ -24,8 +24,11 @@ from loop.domain.scores import QualityMeasure
 from loop.service import judge_results, judge_stage
 from loop.service.command_line import turnwise
 from loop.service.judge_planning import JudgeOrder, plan_judging
-from loop.service.quality_source import quality_measure, read_quality
+from loop.service.quality_source import quality_measure, read_arms, read_quality
 from routing_policies.offline_gate import judge_estimate
+from routing_policies.rollout_judge import judge_rollout
+from routing_policies.rollout_records import Guardrail, JudgeReading, RolloutPlan, SessionOutcome
+from routing_policies.rollout_units import Units
 from routing_policies.version_store import AS_REQUESTED
 from tests.fakes.judge_api import FakeJudgeApi, answers_text, knows_controls
 from tests.service.judged_sessions import ORG_PATH, JudgedHouse, judged_house, session
@@ -502,3 +505,57 @@ def test_without_a_key_nothing_is_sent(tmp_path: Path) -> None:
         assert "no key" in house.desk.show()["off_because"]
         with pytest.raises(BadInput, match="no key"):
             house.run()
+
+
+def reading_guardrail(reading: JudgeReading) -> Guardrail:
+    plan = RolloutPlan(canary_weights=(5000,))
+    report = judge_rollout(plan, Units((), (), 0), stage=0, now_us=0, reading=reading)
+    (found,) = [one for one in report.guardrails if one.name == "judge_faithfulness"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "action"),
+    [
+        (-0.2, -0.1, "failed", "hold"),
+        (-0.2, 0.1, "inconclusive", "none"),
+        (-0.01, 0.1, "passed", "none"),
+    ],
+)
+def test_a_rollout_is_held_by_a_judge_and_never_rolled_back(
+    low: float, high: float, verdict: str, action: str
+) -> None:
+    measure = QualityMeasure("judge_faithfulness", "1+m+0")
+    difference = Interval((low + high) / 2, low, high)
+    found = reading_guardrail(JudgeReading(measure, difference, 80))
+    assert (found.verdict, found.action, found.units) == (verdict, action, 80)
+    none = reading_guardrail(JudgeReading(measure, None, 80))
+    assert (none.verdict, none.action) == ("inconclusive", "none")
+
+
+def test_a_rollout_leaves_a_judge_aside_that_may_not_decide(tmp_path: Path) -> None:
+    bad = {f"s{number}" for number in range(0, 45, 3)}
+    arms = {f"s{n}": "canary" if n % 2 else "control" for n in range(45)}
+    outcomes = [SessionOutcome(name, arm, 1, "r", 0, turns=1) for name, arm in arms.items()]
+    with judged_house(
+        tmp_path, JUDGE_MIN_LABELLED_SESSIONS="30", QUALITY_MEASURE="judge_faithfulness"
+    ) as house:
+        judged_many(house, bad)
+        refused = read_arms(house.parts, outcomes)
+        assert refused is not None
+        found = reading_guardrail(refused)
+        assert (found.verdict, found.action) == ("inconclusive", "none")
+        assert found.reason.startswith("left aside: judge_faithfulness may not decide anything: 0")
+        house.desk.add_labels({"actor": "ana", "rows": label_rows(house, bad)[:36]})
+        reading = read_arms(house.parts, outcomes)
+        assert reading is not None
+        assert reading.measure.refusals == ()
+        assert reading.judged_sessions == 45
+        assert reading.difference is not None
+        truth = (
+            sum(n % 3 > 0 for n in range(1, 45, 2)) / 22
+            - sum(n % 3 > 0 for n in range(0, 45, 2)) / 23
+        )
+        assert reading.difference.low <= truth <= reading.difference.high
+        house.parts.settings = replace(house.parts.settings, quality_measure="quality")
+        assert read_arms(house.parts, outcomes) is None
