@@ -1,100 +1,201 @@
-"""How many sessions the three evaluators score per second of one core's time.
+"""How many turns a second the deterministic evaluators judge, from the lake and back into it.
 
-``python -m bench.bench_evaluators [--sessions N]`` writes ``bench/results/evaluators.md`` and
-``.json``.
+``python -m bench.bench_evaluators [--sessions N] [--peer PYTHON]`` writes
+``bench/results/evaluators.md`` and ``.json``.
 
-The sessions are made up: five turns, four calls, one closing text, all texts distinct so that
-nothing is remembered from one to the next. CPU time, so that other work on the machine doesn't
-count. Traces are in memory: reading the lake is not measured.
+Two lakes are made (``bench.evaluated_lake``), of a quarter of N and of N sessions, and each is
+evaluated in a process of its own: read, judged by every evaluator, scores written. Peak memory of
+the two says whether it grows with the number of sessions; a second look at all of them says what a
+pass costs that finds nothing new. ``PYTHON`` is the interpreter of an environment that has
+DeepEval, whose deterministic tool metric then judges turns of the same sessions.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from bench.evaluated_lake import write_sessions
 from evaluators import default_evaluators
-from loop.domain.turns import SessionTrace
-from tests.evaluators.traces import session, tool
-
-
-def make_sessions(count: int) -> list[SessionTrace]:
-    made = []
-    for number in range(count):
-        summary = "1 failed, 5 passed" if number % 3 == 0 else "5 passed"
-        path = f"/srv/shop/pricing{number}.py"
-        built = session(
-            tool(f"r{number}", "Read", path, True, "def total(items):\n    return 1\n" * 20),
-            tool(f"a{number}", "Bash", "python3 -m unittest discover -s tests", False),
-            tool(f"e{number}", "Edit", path, True, "diff"),
-            tool(
-                f"b{number}",
-                "Bash",
-                f"cd /srv/{number} && pytest -q tests 2>&1 | tail -5",
-                True,
-                f"=== {summary} in 0.3s ===",
-            ),
-            claim=f"Fixed: `total()` in `{path}` now subtracts. All tests pass, run {number}.",
-        )
-        made.append(dataclasses.replace(built, session_id=f"s{number}"))
-    return made
-
+from loop.control.stage_progress import StageLog
+from loop.control.store import connect, metadata
+from loop.lake import Lake
+from loop.service.evaluation_stage import evaluate_changed
 
 RESULTS = Path(__file__).parent / "results"
+TURNS_EACH = 24
+PEER_SESSIONS = 250
 
 
-def measure(count: int, rounds: int = 3) -> list[float]:
-    """Sessions per second of CPU time of each round, the slowest first."""
-    sessions = make_sessions(count)
-    evaluators = default_evaluators()
-    rates = []
-    for _ in range(rounds):
-        started = time.process_time()
-        for trace in sessions:
-            copy = dataclasses.replace(trace)
-            for evaluator in evaluators:
-                evaluator.evaluate(copy)
-        rates.append(count / (time.process_time() - started))
-    return sorted(rates)
+def evaluate(folder: Path) -> dict[str, Any]:
+    """One pass over everything, then another; for a process that does nothing else."""
+    lake = Lake.open(str(folder / "lake"))
+    engine = connect(f"sqlite:///{folder / 'control.db'}")
+    metadata.create_all(engine)
+    before_mib = peak_mib()
+    wall, cpu = time.perf_counter(), time.process_time()
+    report = evaluate_changed(lake, StageLog(engine))
+    first = (time.perf_counter() - wall, time.process_time() - cpu)
+    after_mib = peak_mib()
+    cpu = time.process_time()
+    again = evaluate_changed(lake, StageLog(engine), everything=True)
+    if again.unchanged != report.sessions:
+        raise AssertionError(f"{report.sessions - again.unchanged} sessions were judged twice")
+    return {
+        "sessions": report.sessions,
+        "turns": report.sessions * TURNS_EACH,
+        "seconds": first[0],
+        "cpu_seconds": first[1],
+        "cpu_seconds_again": time.process_time() - cpu,
+        "start_mib": before_mib,
+        "peak_mib": after_mib,
+    }
 
 
-def write_results(rates: list[float], sessions: int) -> None:
-    slowest, median, fastest = (round(rate) for rate in rates)
-    document = {
-        "sessions": sessions,
-        "sessions_per_cpu_second": {"slowest": slowest, "median": median, "fastest": fastest},
+def peak_mib() -> float:
+    """Of this process since it began: what getrusage tells begins with its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(row.split()[1]) / 1024 for row in status.splitlines() if "VmHWM" in row)
+
+
+def in_memory(folder: Path) -> float:
+    """Turns judged per second of CPU time where the traces are in memory already."""
+    lake = Lake.open(str(folder / "lake"))
+    traces = lake.load_traces(lake.sessions_changed_since(-1)[:PEER_SESSIONS])
+    started = time.process_time()
+    for trace in traces:
+        for evaluator in default_evaluators():
+            evaluator.evaluate(trace)
+    return sum(len(t.turns) for t in traces) / (time.process_time() - started)
+
+
+def peer_turns(folder: Path) -> Iterator[str]:
+    """The turns of some sessions as the peer takes them, a line each."""
+    lake = Lake.open(str(folder / "lake"))
+    for trace in lake.load_traces(lake.sessions_changed_since(-1)[:PEER_SESSIONS]):
+        for traced in trace.turns:
+            calls = [
+                {
+                    "name": tool.call.name,
+                    "input": json.loads(tool.input_text),
+                    "output": tool.output_text,
+                }
+                for tool in traced.tools
+            ]
+            if calls:
+                answer = " ".join(traced.texts) or "-"
+                yield json.dumps({"prompt": "Fix it.", "answer": answer, "calls": calls})
+
+
+def measure_peer(python: str, folder: Path) -> dict[str, Any]:
+    script = Path(__file__).with_name("peer_metric.py")
+    done = subprocess.run(
+        [python, str(script)],
+        input="\n".join(peer_turns(folder)) + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    asked = "import importlib.metadata as m; print(m.version('deepeval'))"
+    version = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True)
+    rate = found["turns"] / found["cpu_seconds"]
+    return {**found, "version": version.stdout.strip(), "turns_per_cpu_second": rate}
+
+
+def measure(sessions: int, peer: str | None) -> dict[str, Any]:
+    runs = []
+    with tempfile.TemporaryDirectory() as name:
+        for count in (sessions // 4, sessions):
+            folder = Path(name) / str(count)
+            folder.mkdir()
+            write_sessions(Lake.open(str(folder / "lake")), count, TURNS_EACH)
+            command = [sys.executable, "-m", "bench.bench_evaluators", "--evaluate", str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            runs.append(json.loads(done.stdout.splitlines()[-1]))
+        memory_rate = in_memory(folder)
+        found = measure_peer(peer, folder) if peer else None
+    whole = runs[-1]
+    return {
+        "runs": runs,
+        "turns_per_second": whole["turns"] / whole["seconds"],
+        "turns_per_cpu_second": whole["turns"] / whole["cpu_seconds"],
+        "turns_per_cpu_second_in_memory": memory_rate,
+        "peer": found,
         "machine": platform.machine(),
+        "cores": os.cpu_count(),
         "python": platform.python_version(),
         "load_average": round(os.getloadavg()[0], 1),
     }
-    (RESULTS / "evaluators.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def report(answer: dict[str, Any]) -> str:
+    small, large = answer["runs"]
     lines = [
         "# Evaluators",
         "",
-        f"Three deterministic evaluators over {sessions:,} made-up sessions of five turns, four",
-        "tool calls and one closing text each; traces in memory, one core's CPU time.",
+        "The deterministic evaluators over made-up sessions with turns of real sizes (24 turns; a",
+        "tool result of 2,900 characters on average), from the lake and back into it: read, judged",
+        f"by {len(default_evaluators())} evaluators, scores written. Python {answer['python']} on "
+        f"{answer['machine']}, {answer['cores']} cores, load average {answer['load_average']} "
+        "from other work beside.",
         "",
-        f"**{median:,} sessions per second** ({slowest:,} to {fastest:,} in three rounds). Python",
-        f"{platform.python_version()} on {platform.machine()}, load average "
-        f"{document['load_average']} from other work.",
-        "",
-        "Repeat with `python -m bench.bench_evaluators`.",
+        "| sessions | turns | CPU s | wall s | turns per CPU second | peak memory, MiB "
+        "| CPU s of a pass that finds nothing new |",
+        "|---|---|---|---|---|---|---|",
     ]
-    (RESULTS / "evaluators.md").write_text("\n".join(lines) + "\n")
+    for run in (small, large):
+        lines.append(
+            f"| {run['sessions']:,} | {run['turns']:,} | {run['cpu_seconds']:.1f} | "
+            f"{run['seconds']:.1f} | {run['turns'] / run['cpu_seconds']:,.0f} | "
+            f"{run['peak_mib']:.0f} ({run['start_mib']:.0f} before) | "
+            f"{run['cpu_seconds_again']:.2f} |"
+        )
+    lines += [
+        "",
+        f"With the traces in memory: {answer['turns_per_cpu_second_in_memory']:,.0f} turns per CPU "
+        "second.",
+    ]
+    peer = answer["peer"]
+    if peer:
+        ratio = answer["turns_per_cpu_second"] / peer["turns_per_cpu_second"]
+        in_memory_ratio = answer["turns_per_cpu_second_in_memory"] / peer["turns_per_cpu_second"]
+        lines += [
+            "",
+            f"DeepEval {peer['version']}, `ToolCorrectnessMetric` (deterministic: names, inputs",
+            f"and outputs of calls against expected ones) over {peer['turns']:,} turns of the same",
+            f"sessions, in memory: {peer['turns_per_cpu_second']:,.0f} turns per CPU second. "
+            f"turnwise does {ratio:.1f} times as many",
+            f"from the lake with all evaluators, and {in_memory_ratio:.1f} times in memory.",
+            "The two don't do the same: DeepEval's compares calls with a given answer, turnwise's",
+            "read commands, outputs and claims.",
+        ]
+    return "\n".join([*lines, "", "Repeat with `python -m bench.bench_evaluators`."]) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=4_000)
-    sessions = parser.parse_args().sessions
-    rates = measure(sessions)
-    write_results(rates, sessions)
-    print(f"{rates[1]:,.0f} sessions/s (from {rates[0]:,.0f} to {rates[2]:,.0f}), 5 turns each")
+    parser.add_argument("--peer", help="interpreter of an environment with DeepEval")
+    parser.add_argument("--evaluate", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.evaluate:
+        print(json.dumps(evaluate(options.evaluate)))
+        return
+    answer = measure(options.sessions, options.peer)
+    (RESULTS / "evaluators.json").write_text(json.dumps(answer, indent=2) + "\n")
+    text = report(answer)
+    (RESULTS / "evaluators.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ SENTENCE_CHARS = 600
 _WORTH_READING = (
     "pass", "green", "clean", "succe", "error", "issue", "compil", "commit", "push", "creat", "add",
     "writ", "wrot", "updat", "modif", "edit", "chang", "fix", "delet", "remov", "renam", "could",
-    "unable", "not exist", "returns", "opened", "line ", "exists", "defined", "declared", "version",
+    "unable", "not exist", "returns", "opened", "exists", "defined", "declared", "version",
     "reads", "contains",
 )  # fmt: skip
-_POINTS = re.compile(r"\.\w{1,5}:\d|\d\.\d")  # at a line of a file, or a version
+_POINTS = re.compile(r"\.\w{1,5}:\d|\d\.\d|\bline \d")  # at a line of a file, or a version
 _NOT_ASSERTED = re.compile(
     r"(?i)\b(?:should|would|could|might|may|will|must|can|if|once|when|whenever|until|unless"
     r"|whether|let me|let's|let us|i'll|we'll|i will|going to|makes?|keeps?|gets?|confirming"

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import orjson
+
 from evaluators.contract import HIDDEN_CALLS, digest_config, scored, unscored
 from evaluators.evidence import Check, FileEdit, SessionEvidence, Step
 from evaluators.session_evidence import read_evidence
@@ -73,7 +75,7 @@ class CodeCorrectness:
     """
 
     name = "code_correctness"
-    version = "1"
+    version = "2"
     config_digest = digest_config(
         WEIGHTS, PRIOR_WEIGHT, PRIOR_VALUE, OUTDATED_VALUE, UNEDITED_SHARE
     )
@@ -165,6 +167,9 @@ def _survival_signs(evidence: SessionEvidence, edits: list[FileEdit]) -> list[Si
         if hit:
             reverted |= hit
             reverts.append(action.step)
+    undone = _undone_by_hand(edits)
+    reverted |= set(undone) & made
+    reverts += undone.values()
     if not reverts:
         finding = Finding("noted", "edits kept", "No edit was thrown away in this session.")
         return [Sign("survival", 1.0, WEIGHTS["survival"], finding)]
@@ -178,6 +183,38 @@ def _survival_signs(evidence: SessionEvidence, edits: list[FileEdit]) -> list[Si
             _noted("edits reverted", reason, reverts[-1]),
         )
     ]
+
+
+def _undone_by_hand(edits: list[FileEdit]) -> dict[str, Step]:
+    """Files each of whose edits was later turned back by one that says the contrary, with the last
+    of these."""
+    open_edits: dict[str, list[tuple[str, str]]] = {}
+    undone: dict[str, Step] = {}
+    for edit in edits:
+        if not edit.path:
+            continue
+        left = open_edits.setdefault(edit.path, [])
+        replaced = _replacement(edit.step)
+        if replaced is not None and replaced[::-1] in left:
+            left.remove(replaced[::-1])
+            undone[edit.path] = edit.step
+        else:
+            left.append(replaced or ("", ""))
+    return {path: step for path, step in undone.items() if not open_edits[path]}
+
+
+def _replacement(step: Step) -> tuple[str, str] | None:
+    """What an Edit replaced by what; ``None`` where that is not all there."""
+    if step.tool.call.name != "Edit" or step.tool.input_state != "present":
+        return None
+    try:
+        given = orjson.loads(step.tool.input_text)
+    except ValueError:
+        return None
+    if not isinstance(given, dict):
+        return None
+    old, new = given.get("old_string"), given.get("new_string")
+    return (old, new) if isinstance(old, str) and isinstance(new, str) else None
 
 
 def _commit_signs(evidence: SessionEvidence, edits: list[FileEdit]) -> list[Sign]:

@@ -34,7 +34,7 @@ class Faithfulness:
     """
 
     name = "faithfulness"
-    version = "1"
+    version = "2"
     config_digest = digest_config(PENALTIES, FINAL_WEIGHT, INTERIM_WEIGHT)
 
     def evaluate(self, trace: SessionTrace) -> Score:

@@ -22,6 +22,7 @@ _LINE = (
     re.compile(rf"(?i)\bline (?P<line>\d{{1,6}}) (?:of|in) {_FILE}"),
     re.compile(rf"{_FILE}(?:,? line |:)(?P<line>\d{{1,6}})\b(?![\d.]*%)"),
 )
+_POINTS_AT_LINE = re.compile(r":\d|[Ll]ine \d")
 _QUOTE = re.compile(
     r"(?i)\b(?:line|file|it|which|entry|option|setting)(?: \d+)? (?:now )?(?:reads|says|contains)"
     r"\W{0,3}`(?P<code>[^`\n]{4,160})`"
@@ -36,6 +37,7 @@ _VERSION = re.compile(
     r"|rust|ruby|java|django|react|postgres(?:ql)?|typescript|pytest|npm|pnpm)\s+v?"
     r"(?P<named>\d+\.\d+(?:\.\d+)*)\b"
 )
+_NUMBERED = re.compile(r"\d\.\d")
 
 
 def read_literals(sentence: str, words: str) -> Iterator[tuple[Claim, int, int]]:
@@ -43,7 +45,7 @@ def read_literals(sentence: str, words: str) -> Iterator[tuple[Claim, int, int]]
     if "returns" in sentence:
         for match in _RETURNS.finditer(sentence):
             yield _claim("literal", words, match, match.group("expr"), match.group("value"))
-    if "line " in sentence or ":" in sentence:
+    if _POINTS_AT_LINE.search(sentence):
         for pattern in _LINE:
             for match in pattern.finditer(sentence):
                 yield _claim("line", words, match, match.group("file"), match.group("line"))
@@ -52,7 +54,7 @@ def read_literals(sentence: str, words: str) -> Iterator[tuple[Claim, int, int]]
             yield _claim("quote", words, match, "", match.group("code"))
         for match in _EXISTS.finditer(sentence):
             yield _claim("exists", words, match, match.group("name"), match.group("file") or "")
-    if "." in sentence:
+    if _NUMBERED.search(sentence):
         for match in _VERSION.finditer(sentence):
             number = match.group("number") or match.group("named")
             yield _claim("version", words, match, "", number)

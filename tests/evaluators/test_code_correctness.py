@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from evaluators.code_correctness import CodeCorrectness
@@ -65,6 +68,21 @@ def test_thrown_away_edits_cost() -> None:
     assert thrown < kept
     assert whole < kept
     assert "edits kept" in [finding.claim for finding in other.findings]
+
+
+def replaced(number: int, old: str, new: str, path: str = "a.py") -> ToolEvidence:
+    given = json.dumps({"file_path": path, "old_string": old, "new_string": new})
+    return replace(tool(f"e{number}", "Edit", path), input_text=given)
+
+
+def test_an_edit_turned_back_by_hand_is_thrown_away() -> None:
+    there, back = replaced(1, "a - b", "a + b"), replaced(2, "a + b", "a - b")
+    findings = judge(there, back, PASSED).findings
+    undone = next(finding for finding in findings if finding.claim == "edits reverted")
+    assert undone.evidence == ("e2",)
+    assert undone.reason == "1 of 1 edited files were thrown away."
+    for kept in ((there, replaced(2, "a + b", "b + a")), (there, back, there), (back, back)):
+        assert "edits kept" in [finding.claim for finding in judge(*kept, PASSED).findings]
 
 
 def test_a_commit_counts_and_a_failed_one_counts_against() -> None:
