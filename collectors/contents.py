@@ -114,6 +114,7 @@ def assemble_contents(
     contents = [*_prompt_contents(prompts, turns, session_id)]
     for request in facts.requests:
         contents += _answer(request, by_id[request.turn_id])
+        contents += _offered(request, by_id[request.turn_id], facts)
     for tool in tools.values():
         contents += _tool_contents(tool, by_id.get(tool.turn_id), facts, session_id)
     return tuple(
@@ -187,6 +188,32 @@ def _answer(request: RequestFacts, turn: Turn) -> list[Content]:
             best.state,
             best.chars,
             best.source,
+        )
+    ]
+
+
+def _offered(request: RequestFacts, turn: Turn, facts: SessionFacts) -> list[Content]:
+    """The tools that the request offered, where its whole body is there."""
+    raw = request.raw
+    told = facts.offered.get(text(raw.event, "request_body_id")) if raw else None
+    if told is None:
+        return []
+    event, tools = told
+    return [
+        Content(
+            turn.session_id,
+            turn.turn_id,
+            turn.prompt_id,
+            turn.agent_id,
+            "tool_definitions",
+            "",
+            "",
+            event.at_us,
+            turn.sequence,
+            tools,
+            "present",
+            len(tools),
+            _RAW_BODY,
         )
     ]
 

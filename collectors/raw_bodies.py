@@ -109,6 +109,29 @@ def tool_results(request_bodies: Iterable[Event]) -> dict[str, ToolResult]:
     return found
 
 
+def offered_tools(request_bodies: Iterable[Event]) -> dict[str, tuple[Event, str]]:
+    """The tools that whole request bodies offer, as JSON of names and schemas, each with its event,
+    by ``request_body_id``. Bodies that are cut say nothing: the list is what they lose."""
+    found: dict[str, tuple[Event, str]] = {}
+    for event in request_bodies:
+        body = text(event, "body")
+        if '"input_schema"' not in body:
+            continue
+        try:
+            stated = orjson.loads(body).get("tools")
+        except (orjson.JSONDecodeError, AttributeError):
+            continue
+        tools = [
+            {"name": tool["name"], "input_schema": tool["input_schema"]}
+            for tool in (stated if isinstance(stated, list) else [])
+            if isinstance(tool, Mapping) and {"name", "input_schema"} <= tool.keys()
+        ]
+        if tools:
+            key = text(event, "request_body_id")
+            found.setdefault(key, (event, orjson.dumps(tools).decode()))
+    return found
+
+
 def context_results(span: Event) -> list[ToolResult]:
     """Tool results in a span's ``new_context``: sections headed ``[TOOL RESULT: id]``."""
     context = text(span, "new_context")

@@ -10,6 +10,7 @@ of it: what else it holds is told by other sources, or is the vendor's prompt.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,7 @@ def read_bodies(
 def _read_folder(folder: Path, report: BodyReport, progress: Progress | None) -> Iterator[bytes]:
     index = folder / INDEX
     total, done = index.stat().st_size, 0
-    seen: set[tuple[str, str]] = set()  # sessions and tool results of earlier rows
+    seen: set[tuple[str, str]] = set()  # sessions and tool results, or lists, of earlier rows
     records: list[dict[str, Any]] = []
     size = 0
     with open(index, "rb") as rows:
@@ -179,10 +180,28 @@ def _records(
             body = {
                 "model": body.get("model"),
                 "messages": [{"role": "user", "content": results}],
+                **_new_tools(body, text(row, "session_id"), seen),
             }
         else:
             report.responses += 1
         yield _record(row, name, at_us, body, len(content), file_name)
+
+
+def _new_tools(
+    request: Mapping[str, Any], session_id: str, seen: set[tuple[str, str]]
+) -> dict[str, Any]:
+    """The names and schemas of the tools on offer, once for each list of a session."""
+    stated = request.get("tools")
+    tools = [
+        {"name": tool["name"], "input_schema": tool["input_schema"]}
+        for tool in (stated if isinstance(stated, list) else [])
+        if isinstance(tool, Mapping) and {"name", "input_schema"} <= tool.keys()
+    ]
+    key = (session_id, hashlib.blake2b(orjson.dumps(tools), digest_size=16).hexdigest())
+    if not tools or key in seen:
+        return {}
+    seen.add(key)
+    return {"tools": tools}
 
 
 def _tool_results(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:

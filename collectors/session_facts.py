@@ -17,6 +17,7 @@ from collectors.raw_bodies import (
     RawResponse,
     ToolResult,
     context_results,
+    offered_tools,
     read_response,
     tool_results,
 )
@@ -143,6 +144,7 @@ class SessionFacts:
     results: dict[str, ToolResult]  # what the model was given, by tool_use_id
     context_of: dict[str, Event]  # tool_use_id -> the llm_request span that carried its result
     raw_tools: dict[str, tuple[str, str, str]]  # tool_use_id -> request_id, name, input
+    offered: dict[str, tuple[Event, str]]  # request_body_id -> its event, tools on offer as JSON
 
 
 def read_session(events: Iterable[Event], *, are_distinct: bool = False) -> SessionFacts:
@@ -178,6 +180,7 @@ def read_session(events: Iterable[Event], *, are_distinct: bool = False) -> Sess
             for raw in raws
             for tool_use_id, name, content in raw.tool_uses
         },
+        offered_tools(request_bodies),
     )
 
 

@@ -57,8 +57,10 @@ def schema_violation(definition: ToolDefinition, input_text: str) -> str | None:
     return None if error is None else _words(error)
 
 
-def _place(error: ValidationError) -> tuple[int, str, str]:
-    return len(error.absolute_path), str(error.validator), str(list(error.absolute_path))
+def _place(error: ValidationError) -> tuple[int, bool, str, str]:
+    """What is missing at the top is told first."""
+    kind = str(error.validator)
+    return len(error.absolute_path), kind != "required", kind, str(list(error.absolute_path))
 
 
 def _words(error: ValidationError) -> str:

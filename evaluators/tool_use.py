@@ -174,7 +174,8 @@ def _label(
             label,
             "The request stopped for a tool, yet no call left an event: a failed edit does.",
         )
-    if tools and call.name and call.name not in tools:
+    # A list may lack what was offered later, so a call that succeeded was of a tool that exists.
+    if tools and call.name and call.name not in tools and call.success is not True:
         return "unknown tool", f"{_printable(call.name)} is not in the tool list."
     if step.rejected:
         return "rejected", f"The call of {_printable(call.name)} was rejected."

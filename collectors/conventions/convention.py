@@ -100,6 +100,7 @@ class ModelCall:
     ttft_ms: int | None = None
     asked: tuple[Message, ...] = ()
     answered: tuple[Message, ...] = ()
+    offered: Text | None = None  # the tools on offer: JSON, a list of names with their schemas
     convention: str = ""  # filled in by the assembly
 
 

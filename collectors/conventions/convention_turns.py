@@ -312,6 +312,9 @@ def _contents(request: ToldRequest, turn: Turn, tools: Sequence[ToldTool]) -> tu
     asked = [message for message in request.asked() if message.role not in _INSTRUCTIONS]
     if turn.starts_prompt and asked and asked[-1] is (human := _human(asked)) and human:
         add("prompt", human.texts[-1], turn.started_at_us, request.asked_source())
+    offering = next((call for call in request.calls if call.offered is not None), None)
+    if offering is not None:
+        add("tool_definitions", offering.offered, turn.started_at_us, offering.convention)
     answer = _joined(request.answered())
     add("assistant_text", answer, turn.ended_at_us, request.answered_source())
     for tool in tools:

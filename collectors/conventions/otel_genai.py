@@ -143,6 +143,7 @@ def genai_call(
         ttft_ms=milliseconds(event.attributes.get("gen_ai.response.time_to_first_chunk")),
         asked=_input_messages(event) or tuple(asked),
         answered=_output_messages(event) or tuple(answered),
+        offered=told_text(event.attributes.get("gen_ai.tool.definitions")),
     )
 
 

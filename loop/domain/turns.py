@@ -170,7 +170,9 @@ class Charged:
     charge_version: int
 
 
-ContentKind = Literal["prompt", "assistant_text", "tool_input", "tool_output", "tool_error"]
+ContentKind = Literal[
+    "prompt", "assistant_text", "tool_input", "tool_output", "tool_error", "tool_definitions"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,7 +310,8 @@ CONTENTS = TableSchema(
         Column(
             "kind",
             STRING,
-            "`prompt`, `assistant_text`, `tool_input`, `tool_output` or `tool_error`.",
+            "`prompt`, `assistant_text`, `tool_input`, `tool_output`, `tool_error` or "
+            "`tool_definitions`.",
         ),
         Column("tool_use_id", STRING, "Tool call that it belongs to; empty for other kinds."),
         Column("tool_name", STRING, "Name of the tool; empty for other kinds."),

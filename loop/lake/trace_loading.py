@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+import orjson
+
 from loop.domain.turns import (
     Content,
     EvidenceState,
     Prompt,
     SessionTrace,
+    ToolDefinition,
     ToolEvidence,
     TracedTurn,
     Turn,
@@ -46,9 +49,12 @@ def _build_trace(
     texts: dict[str, list[Content]] = defaultdict(list)
     tools: dict[tuple[str, str], list[Content]] = defaultdict(list)
     prompts: dict[str, list[Content]] = defaultdict(list)
+    definitions: list[Content] = []
     for content in contents:
         if content.kind == "prompt":
             prompts[content.prompt_id or f"at {content.at_us} {content.sequence}"].append(content)
+        elif content.kind == "tool_definitions":
+            definitions.append(content)
         elif content.kind == "assistant_text":
             texts[content.turn_id].append(content)
         elif content.tool_use_id:
@@ -64,7 +70,31 @@ def _build_trace(
             )
         ),
         attributes=_attributes(turns),
+        tools=read_definitions(definitions),
     )
+
+
+def read_definitions(contents: Iterable[Content]) -> tuple[ToolDefinition, ...]:
+    """The tools that any of the requests offered, by name; of two of one name the later counts.
+
+    Lists as the Messages API has them (``input_schema``) and as the semantic conventions and
+    OpenAI's API do (``parameters``, maybe under ``function``). A list that is not whole says
+    nothing: a tool that it lacks may have been cut off.
+    """
+    found: dict[str, ToolDefinition] = {}
+    for content in contents:
+        try:
+            listed = orjson.loads(content.text) if content.state == "present" else []
+        except orjson.JSONDecodeError:
+            continue
+        for item in listed if isinstance(listed, list) else ():
+            inner = item.get("function", item) if isinstance(item, dict) else None
+            if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+                continue
+            schema = inner.get("input_schema") or inner.get("parameters")
+            text = orjson.dumps(schema).decode() if isinstance(schema, dict) else ""
+            found[inner["name"]] = ToolDefinition(inner["name"], text)
+    return tuple(found[name] for name in sorted(found))
 
 
 def _trace_turn(

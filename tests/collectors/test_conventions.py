@@ -20,7 +20,9 @@ from collectors.otlp_protobuf import parse
 from collectors.screened_protobuf import screen_request
 from collectors.segments import Record
 from collectors.session_assembly import assemble_session
+from evaluators.tool_schemas import schema_violation
 from loop.domain.turns import Event, TokenUsage, Turn
+from loop.lake.trace_loading import build_traces
 from tests.collectors.conventions.portkey import portkey_events
 from tests.collectors.pipeline import pipeline
 from tests.collectors.recordings import session_events
@@ -202,6 +204,16 @@ def test_messages_tools_and_agents_are_read() -> None:
         first, second = session.turns[:2]
         assert first.prompt_id == second.prompt_id
         assert (first.starts_prompt, second.starts_prompt) == (True, False)
+
+
+def test_the_tools_on_offer_are_read_with_their_schemas() -> None:
+    for name in ("otel-genai", "otel-genai-without-content"):
+        session = assemble_session(by_session(recorded_events(name))["sess-conventions-0001"])
+        (trace,) = build_traces(session.turns, session.contents)
+        assert [tool.name for tool in trace.tools] == ["read_file"] * (name == "otel-genai")
+        for tool in trace.tools:
+            assert schema_violation(tool, '{"path": "a"}') is None
+            assert schema_violation(tool, '{"path": 1}') == "path is not of type string"
 
 
 def test_messages_of_log_events_belong_to_their_span() -> None:

@@ -17,6 +17,8 @@ from collectors.body_decoding import decode
 from collectors.claude_code_turns import assemble
 from collectors.raw_body_files import INDEX, BodyReport, import_bodies, read_bodies
 from collectors.segments import Record
+from evaluators.tool_schemas import schema_violation
+from evaluators.tool_use import ToolUse
 from loop.domain.errors import NotFound
 from loop.domain.turns import Event, TokenUsage
 from tests.collectors.pipeline import pipeline
@@ -74,13 +76,21 @@ def test_a_folder_alone_gives_the_turns_and_their_evidence(tmp_path: Path) -> No
     assert (tool.call.tool_use_id, tool.call.name) == (CALL, "Bash")
     assert (tool.input_state, tool.output_state) == ("present", "present")
     assert "TIERS" in tool.output_text
+    assert {definition.name for definition in trace.tools} >= {"Bash", "Edit", "Read"}
+    read = next(definition for definition in trace.tools if definition.name == "Read")
+    assert schema_violation(read, '{"file_path": "/a"}') is None
+    assert schema_violation(read, '{"path": "/a"}') == "the input lacks file_path"
+    said = {finding.claim for finding in ToolUse().evaluate(trace).findings}
+    assert "against its schema" not in said
     assert trace.turns[1].texts == ("There are three tiers: bronze, silver and gold.",)
 
 
 def test_the_conversation_is_kept_once(folder: Path) -> None:
     """Every request repeats it; what was sent before is left out."""
     events, _ = events_of(folder)
-    kept = sum(len(str(event.attributes["body"])) for event in events)
+    bodies = [str(event.attributes["body"]) for event in events]
+    assert [body.count('"input_schema"') > 1 for body in bodies].count(True) == 1
+    kept = sum(len(body) for body in bodies if '"input_schema"' not in body)
     assert kept < 4_000 < sum(path.stat().st_size for path in folder.iterdir())
     assert not [e for e in events if "# Environment" in str(e.attributes["body"])]
 

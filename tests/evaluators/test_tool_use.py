@@ -103,10 +103,12 @@ def test_redacted_calls_are_never_a_loop() -> None:
 
 
 def test_unknown_tools_need_a_tool_list_or_the_clients_word() -> None:
-    called = tool("t1", "Reed", "/a.py", True, "x")
-    assert labels(judge(called)) == []
+    called = tool("t1", "Reed", "/a.py", False, "failed")
+    assert labels(judge(called)) == ["failed"]
     assert labels(judge(called, tools=["Read", "Bash"])) == ["unknown tool"]
-    assert labels(judge(called, tools=["Read", "Reed"])) == []
+    assert labels(judge(called, tools=["Read", "Reed"])) == ["failed"]
+    ran = tool("t1", "Reed", "/a.py", True, "x")
+    assert labels(judge(ran, tools=["Read", "Bash"])) == []
     refused = tool("t1", "Reed", "/a.py", False, "Error: No such tool available: Reed")
     assert labels(judge(refused)) == ["unknown tool"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loop.domain.turns import Content, ToolDefinition
 from loop.lake.trace_loading import build_traces
 from tests.lake.lake_records import content, turn
 
@@ -58,3 +59,23 @@ def test_attributes_are_what_the_latest_turns_say() -> None:
     (trace,) = build_traces([turn(1), moved, turn(3, "s2")][:2], [])
     assert trace.attributes["developer"] == "lee"
     assert trace.attributes["repository"] == "shop"
+
+
+def test_tools_on_offer_are_those_of_every_whole_list() -> None:
+    def offered(number: int, text: str, state: str = "present") -> Content:
+        return content(number, kind="tool_definitions", text=text, state=state)
+
+    lists = [
+        offered(1, '[{"name": "Read", "input_schema": {"required": ["a"]}}, {"name": "Ls"}, 7]'),
+        offered(2, '[{"type": "function", "function": {"name": "Go", "parameters": {"a": 1}}}]'),
+        offered(3, '[{"name": "Read", "parameters": {"required": ["b"]}}]'),
+        offered(4, '[{"name": "Cut"}]', "truncated"),
+        offered(5, "[{"),
+        offered(6, '{"name": "NoList"}'),
+    ]
+    (trace,) = build_traces([turn(1)], lists)
+    assert trace.tools == (
+        ToolDefinition("Go", '{"a":1}'),
+        ToolDefinition("Ls"),
+        ToolDefinition("Read", '{"required":["b"]}'),
+    )
