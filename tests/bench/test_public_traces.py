@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
-from bench.public_evaluators import judge, measure_calls, measure_runs
+from bench.public_calls import bfcl_calls, read_calls
+from bench.public_evaluators import compare_with_labels, judge, measure_calls, measure_runs
 from bench.public_evaluators_report import report
-from bench.public_traces import (
-    bfcl_calls,
-    mini_swe_runs,
-    read_calls,
-    swe_bench_runs,
-    tau_bench_runs,
-)
+from bench.public_traces import mini_swe_runs, swe_bench_runs, tau_bench_runs
 
 
 def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
@@ -117,21 +113,29 @@ def test_an_error_of_the_environment_is_a_failed_call(tmp_path: Path) -> None:
 
 def test_calls_are_read_from_objects_and_from_notation() -> None:
     assert read_calls([{"math.add": '{"a": 1}'}]) == [("math_add", '{"a": 1}')]
-    assert read_calls("[math.add(a=1), go()]") == [("math_add", '{"a": "1"}'), ("go", "{}")]
+    assert read_calls("[math.add(a=1), go()]") == [("math_add", '{"a": 1}'), ("go", "{}")]
     assert read_calls("No function fits.") == []
     assert read_calls("[1, 2]") == []
     assert read_calls(None) == []
 
 
+PARAMETERS = {
+    "type": "dict",
+    "properties": {"a": {"type": "integer"}, "b": {"type": "float"}},
+    "required": ["a"],
+}
+
+
 def bfcl_data(folder: Path) -> None:
     question = {
         "id": "simple_python_1", "category": "simple_python",
-        "functions_json": json.dumps([{"name": "math.add"}]),
+        "functions_json": json.dumps([{"name": "math.add", "parameters": PARAMETERS}]),
+        "possible_answer_json": json.dumps([{"math.add": {"a": [1], "b": [2.0, ""]}}]),
     }  # fmt: skip
     call = {
         "id": "simple_1", "category": "simple", "model": "m1", "valid": True, "error_type": None,
-        "result_json": json.dumps([{"math_add": "{}"}]), "input_tokens": 9, "output_tokens": 5,
-        "latency_s": 1.0,
+        "result_json": json.dumps([{"math_add": '{"a": 1}'}]), "input_tokens": 9,
+        "output_tokens": 5, "latency_s": 1.0,
     }  # fmt: skip
     wrong = call | {
         "model": "m2", "valid": False, "result_json": json.dumps("[subtract(a=1)]"),
@@ -139,20 +143,35 @@ def bfcl_data(folder: Path) -> None:
     }  # fmt: skip
     unknown = wrong | {"id": "simple_2", "error_type": "ast_decoder:decoder_failed"}
     write(folder, "bfcl/questions.parquet", [question])
-    write(folder, "bfcl/model_calls_2024_08.parquet", [call, wrong, unknown])
+    mistyped = wrong | {
+        "model": "m3", "result_json": json.dumps("[math.add(a='1')]"),
+        "error_type": "type_error:simple",
+    }  # fmt: skip
+    write(folder, "bfcl/model_calls_2024_08.parquet", [call, wrong, unknown, mistyped])
 
 
-def test_an_unknown_function_is_flagged_where_the_list_is_at_hand(tmp_path: Path) -> None:
-    bfcl_data(tmp_path)
-    found = measure_calls(judge(bfcl_calls(tmp_path)), 20)
-    assert found["all"]["scored"] == found["all"]["scored_and_invalid"] == 1
-    assert found["all"]["functions_known"] == 2
-    assert found["errors"]["seen_in_signature"] == 1
+def measure_bfcl(folder: Path) -> dict[str, Any]:
+    bfcl_data(folder)
+    calls = bfcl_calls(folder)
+    unlabelled = [replace(run, trace=replace(run.trace, expected_calls=None)) for run in calls]
+    return measure_calls(judge(unlabelled), compare_with_labels(calls), 20)
+
+
+def test_a_call_against_the_functions_at_hand_is_flagged(tmp_path: Path) -> None:
+    found = measure_bfcl(tmp_path)
+    assert found["all"]["scored"] == found["all"]["scored_and_invalid"] == 2
+    assert found["all"]["functions_known"] == 3
+    assert found["errors"]["seen_in_signature"] == 2
     assert found["errors"]["no_call_to_read"] == 1
 
 
+def test_calls_are_compared_with_the_answers_that_are_right(tmp_path: Path) -> None:
+    simple, total = measure_bfcl(tmp_path)["agreement"]
+    assert (simple["answers"], total["answers"]) == (3, 3)
+    assert simple["exactly"] == simple["loosely"] == 1.0
+
+
 def test_no_text_of_a_run_reaches_the_report(tmp_path: Path) -> None:
-    bfcl_data(tmp_path)
     write(
         tmp_path,
         "claude_code_swebench_lite/data.parquet",
@@ -162,7 +181,7 @@ def test_no_text_of_a_run_reaches_the_report(tmp_path: Path) -> None:
         "machine": {"python": "3"},
         "evaluators": {"faithfulness": "1"},
         "sets": {"made up": measure_runs(judge(swe_bench_runs(tmp_path)), 20)},
-        "bfcl": measure_calls(judge(bfcl_calls(tmp_path)), 20),
+        "bfcl": measure_bfcl(tmp_path),
     }
     text = report(answer) + json.dumps(answer)
     assert "secret" not in text
