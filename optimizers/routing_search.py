@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from loop.domain.errors import BadInput
 from loop.domain.estimates import PolicyEstimate
 from loop.domain.money import PriceBook
@@ -26,6 +28,7 @@ from optimizers.policy_estimates import estimate_with, saving_share
 from optimizers.policy_space import NO_BAND, PolicySpace
 from optimizers.replay import Replayer
 from optimizers.replay_assumptions import ReplayAssumptions
+from optimizers.search_scopes import ScopedSpace, SearchScope
 from optimizers.session_evidence import SessionEvidence
 from optimizers.session_splits import Booleans, SessionSplit, split_sessions
 from optimizers.stopping import (
@@ -55,6 +58,9 @@ class SearchSettings:
     ``patience``: trials without a gain after which it ends, 0 for never. ``max_usd`` bounds what
     its processors cost, at ``usd_per_worker_hour``; 0 is no bound.
 
+    ``scope`` narrows what is searched, not what is estimated at the end: ``test`` is over all later
+    sessions, whatever the scope.
+
     ``limits`` are those of the reported estimates. While it chooses, the search allows only the
     ``selection_support_share`` of their unsupported sessions: the winner is picked for lying at
     the edge, and would fall over it on other sessions.
@@ -76,6 +82,7 @@ class SearchSettings:
     selection_support_share: float = 0.2
     limits: EstimationLimits = field(default_factory=EstimationLimits)
     assumptions: ReplayAssumptions = field(default_factory=ReplayAssumptions)
+    scope: SearchScope | None = None
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -87,6 +94,8 @@ class SearchSettings:
         """Plain JSON data, without the assumptions of the replay."""
         document = asdict(self)
         document.pop("assumptions")
+        if self.scope is None:
+            document.pop("scope")
         return document
 
     def bounds(self) -> tuple[StoppingRule, ...]:
@@ -157,12 +166,21 @@ def search(
         outcome="",
         settings=settings.to_document(),
     )
+    scope = settings.scope
+    in_scope = scope.sessions(frame) if scope else np.ones(frame.n_sessions, bool)
     space = PolicySpace.of_log(
-        frame, price_book, models, settings.assumptions, (publications or {}).values()
+        frame.of_sessions(in_scope) if scope else frame,
+        price_book,
+        models,
+        settings.assumptions,
+        (publications or {}).values(),
     )
+    if scope:
+        space = ScopedSpace.of(space, scope, incumbent)
     split = split_sessions(
         frame, test_share=settings.test_share, validation_share=settings.validation_share
     )
+    split = replace(split, train=split.train & in_scope, validation=split.validation & in_scope)
     problem = _problem(frame, split)
     if problem:
         return _finish(begun, f"No better policy found: {problem}.")
@@ -213,7 +231,7 @@ def search(
         evaluation_of(job, settings.workers) as evaluate,
     ):
         trials, reason, spent_usd = _try_policies(
-            study, evaluate, first_of(*rules), settings, progress
+            study, evaluate, first_of(*rules), settings, incumbent, progress
         )
         importance = study.importance()
     done = replace(begun, trials=_mark_front(trials), importance=importance, spent_usd=spent_usd)
@@ -223,7 +241,8 @@ def search(
         else "on cost alone, as the log can't answer for quality "
         f"({'; '.join(earlier.evidence.quality.refusals)})"
     )
-    searched = f"{len(trials)} policies were tried {basis}; the search ended {reason}"
+    where = f" {scope.words}" if scope else ""
+    searched = f"{len(trials)} policies were tried{where} {basis}; the search ended {reason}"
     validation = Replayer(frame.of_sessions(split.validation), price_book, settings.assumptions)
     best = _choose(done.trials, validation, incumbent, settings.finalists)
     if best is None:
@@ -236,16 +255,28 @@ def search(
     if failure:
         return _finish(done, f"No better policy found: {searched}; the best one {failure}.")
     outcome = (
-        f"Found a policy that saves {test.saving_share:.1%} on later sessions "
+        f"Found a policy that saves {test.saving_share:.1%} on {'all ' if scope else ''}later "
+        f"sessions{_saving_in_scope(best, prepare(split.test & in_scope), incumbent, scope)} "
         f"({selection.saving_share:.1%} on those that chose it): {searched}."
     )
     return _finish(replace(done, found=best), outcome)
 
 
+def _saving_in_scope(
+    policy: RoutingPolicy, later: _Data, incumbent: RoutingPolicy, scope: SearchScope | None
+) -> str:
+    if scope is None or later.replayer.frame.n_sessions == 0:
+        return ""
+    ours = later.replayer.replay(incumbent)
+    share = saving_share(later.replayer.replay(policy), ours)
+    return f", {share:.1%} of the cost {scope.words}"
+
+
 def _problem(frame: TurnFrame, split: SessionSplit) -> str:
-    if frame.n_sessions < MIN_SESSIONS:
+    searched = int(split.selection.sum() + split.test.sum())
+    if searched < MIN_SESSIONS:
         return (
-            f"the log holds {frame.n_sessions} sessions, and {MIN_SESSIONS} are needed to choose "
+            f"the log holds {searched} sessions, and {MIN_SESSIONS} are needed to choose "
             "a policy and to test it"
         )
     if frame.cost_microusd.sum() == 0:
@@ -273,6 +304,7 @@ def _try_policies(
     evaluate: Evaluate,
     ends: StoppingRule,
     settings: SearchSettings,
+    incumbent: RoutingPolicy,
     progress: Callable[[Trial], None] | None,
 ) -> tuple[tuple[Trial, ...], str, float]:
     """The trials in order, why the search ended, and what its processors cost."""
@@ -306,7 +338,8 @@ def _try_policies(
     # The classic policy comes first and outside the study: its models and threshold need not lie
     # in the space.
     classic = classic_policy()
-    reason = add(_classic_parameters(classic), classic, evaluate([classic])[0])
+    first = settings.scope.restrict(classic, incumbent) if settings.scope else classic
+    reason = add(_classic_parameters(classic), first, evaluate([first])[0])
     for known in study.finished():
         reason = add(known.parameters, known.policy, known.evaluation)
     while not reason:

@@ -17,12 +17,14 @@ from loop.domain.lifecycle import Actor, ActorKind
 from loop.domain.policies import RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
 from loop.service.assemble import Parts
+from loop.service.cluster_scopes import scope_of_cluster
 from loop.service.gate_limits import read_gate_rules
 from loop.service.logged_turns import load_frame
 from loop.service.quality_source import quality_measure, read_quality
 from loop.service.rollout_stage import read_publications
 from loop.service.session_facts import labels_of, read_wait_seconds
 from optimizers.routing_search import SearchSettings, search
+from optimizers.search_scopes import SearchScope
 from optimizers.studies import SAMPLERS, SamplerName
 from routing_policies.version_store import AS_REQUESTED
 
@@ -45,9 +47,10 @@ class _Options:
     patience: int
     max_usd: float
     min_cell_sessions: int
+    cluster: str = ""
     trials_done: list[Trial] = field(default_factory=list)
 
-    def settings(self, parts: Parts) -> SearchSettings:
+    def settings(self, parts: Parts, scope: SearchScope | None = None) -> SearchSettings:
         return SearchSettings(
             trials=self.trials,
             seconds=self.seconds,
@@ -59,15 +62,18 @@ class _Options:
             usd_per_worker_hour=parts.settings.optimize_usd_per_worker_hour,
             quality_margin=self.margin,
             min_cell_sessions=self.min_cell_sessions,
+            scope=scope,
         )
 
 
 def start_run(parts: Parts, document: Mapping[str, Any]) -> str:
     """Begins a search in a thread of its own and returns its id; its record shows how it goes.
 
-    Raises :class:`BadInput` for an option that can't be used.
+    Raises :class:`BadInput` for an option that can't be used, and :class:`NotFound` or
+    :class:`Refused` for a cluster that can't be a scope.
     """
     options = _read_options(document)
+    scope = scope_of_cluster(parts.lake, options.cluster) if options.cluster else None
     run_id = f"run-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
     begun = OptimizationRun(
         run_id=run_id,
@@ -80,7 +86,7 @@ def start_run(parts: Parts, document: Mapping[str, Any]) -> str:
         trials=(),
         found=None,
         outcome="searching",
-        settings=options.settings(parts).to_document(),
+        settings=options.settings(parts, scope).to_document(),
     )
     parts.runs.begin(begun, options.document, _now_us())
     _start(parts, begun, options)
@@ -182,7 +188,7 @@ def _search(parts: Parts, begun: OptimizationRun, options: _Options) -> Optimiza
         session_wait_seconds=read_wait_seconds(lake),
         session_labels=labels_of(lake),
         org_paths=tuple(read_gate_rules(parts.settings).by_path),
-        settings=options.settings(parts),
+        settings=options.settings(parts, SearchScope.from_document(begun.settings.get("scope"))),
         run_id=begun.run_id,
         started_at_us=begun.started_at_us,
         table_versions=begun.table_versions,
@@ -211,6 +217,9 @@ def _read_options(document: Mapping[str, Any]) -> _Options:
     propose = document.get("propose", False)
     if not isinstance(propose, bool):
         raise BadInput(f"propose must be true or false, not {propose!r}.")
+    cluster = document.get("cluster") or ""
+    if not isinstance(cluster, str):
+        raise BadInput(f"cluster must be the id of one, not {cluster!r}.")
     sampler = document.get("sampler") or SAMPLERS[0]
     if sampler not in SAMPLERS:
         raise BadInput(f"{sampler!r} is no sampler.", fix=f"Write {' or '.join(SAMPLERS)}.")
@@ -225,6 +234,7 @@ def _read_options(document: Mapping[str, Any]) -> _Options:
         patience=whole("patience", 150, 0, MAX_TRIALS),
         max_usd=float(number("max_usd", 0.0, 0.0, 1e6)),
         min_cell_sessions=whole("min_cell_sessions", 100, 0, 10**6),
+        cluster=cluster,
     )
 
 

@@ -13,10 +13,12 @@ from evaluators import ToolUse
 from evaluators.session_features import profile_session
 from loop.control.stage_progress import StageLog
 from loop.control.store import connect, metadata
+from loop.domain.errors import NotFound, Refused
 from loop.lake import Lake
 from loop.lake.erasure import PersonalRows, erase_rows
 from loop.lake.expiry import Expired, expire_rows
 from loop.service import clustering_stage
+from loop.service.cluster_scopes import scope_of_cluster
 from loop.service.clustering_stage import cluster_low_scoring, profile_new
 from loop.service.evaluation_stage import evaluate_changed
 from tests.evaluators.scored_sessions import MODES, make_trace
@@ -31,7 +33,14 @@ def lake(tmp_path: Path) -> Lake:
     generator = random.Random(1)
     lake = Lake.open(str(tmp_path / "store"))
     modes = (*MODES, "good")
-    traces = [make_trace(mode, n, generator) for mode in modes for n in range(PER_MODE)]
+    traces = [
+        replace(
+            make_trace(mode, n, generator),
+            attributes={"repository": "shop" if mode == "looping" else "site"},
+        )
+        for mode in modes
+        for n in range(PER_MODE)
+    ]
     silent = replace(session(claim="Hello."), session_id="silent")  # nothing to score it by
     store_traces(lake, [*traces, silent])
     return lake
@@ -82,6 +91,21 @@ def test_of_more_sessions_the_newest_are_clustered(lake: Lake, stage_log: StageL
     evaluate_changed(lake, stage_log)
     found = cluster_low_scoring(lake, stage_log, max_sessions=10)
     assert found.scored + found.unscored == 10
+
+
+def test_a_cluster_is_a_scope_by_its_repository_or_not_at_all(
+    lake: Lake, stage_log: StageLog
+) -> None:
+    evaluate_changed(lake, stage_log)
+    clusters = cluster_low_scoring(lake, stage_log).clusters
+    by_mode = {c.session_ids[0].split("-")[0]: c.cluster_id for c in clusters}
+    scope = scope_of_cluster(lake, by_mode["looping"])
+    assert scope.repositories == ("shop",)
+    assert scope.reason.startswith(f"6 of the 6 earlier sessions of {by_mode['looping']}")
+    with pytest.raises(Refused, match="can't be the scope of a search"):
+        scope_of_cluster(lake, by_mode["corrected"])
+    with pytest.raises(NotFound):
+        scope_of_cluster(lake, "cluster-nowhere")
 
 
 def test_profiles_go_with_the_texts_and_with_the_person(lake: Lake, stage_log: StageLog) -> None:

@@ -76,6 +76,7 @@ _REACH_COLUMNS = (
     type=int,
     help="Randomised sessions that the log must hold of each change that a policy makes (100).",
 )
+@click.option("--cluster", help="Search where this cluster happens (`turnwise cluster list`).")
 @click.option("--propose", is_flag=True, help="Propose the policy found as a new version.")
 @actor_option
 @reads

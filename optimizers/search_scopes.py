@@ -1,0 +1,105 @@
+"""A search for a part of the sessions: what it may look at, and what its policies may change.
+
+The part is told by what is known before a session begins, never by its outcome. The search costs
+and constrains policies on that part; its policies change nothing elsewhere; and the estimate that
+the gate reads is over *all* later sessions, so that it is of the population and not of the part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from loop.domain.policies import Condition, Guards, RoutingPolicy, Rule
+from optimizers.policy_space import PolicySpace
+from optimizers.session_splits import Booleans
+from optimizers.turn_frame import TurnFrame
+
+IN_FORCE = "in force: "
+OTHERWISE = "otherwise"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchScope:
+    """The sessions of ``repositories``; ``cluster_id`` and ``reason`` say why these."""
+
+    repositories: tuple[str, ...]
+    cluster_id: str = ""
+    reason: str = ""
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any] | None) -> SearchScope | None:
+        if document is None:
+            return None
+        return cls(tuple(document["repositories"]), document["cluster_id"], document["reason"])
+
+    @property
+    def words(self) -> str:
+        return f"in {', '.join(self.repositories)}"
+
+    def sessions(self, frame: TurnFrame) -> Booleans:
+        """Which sessions begin in the scope, shape ``(s,)``."""
+        first = frame.repository.codes[frame.session_starts()]
+        values = frame.repository.values
+        codes = [values.index(name) for name in self.repositories if name in values]
+        return np.isin(first, codes)
+
+    def restrict(self, policy: RoutingPolicy, incumbent: RoutingPolicy) -> RoutingPolicy:
+        """``policy`` inside the scope, ``incumbent`` outside.
+
+        What a policy has once (unit, lock, estimator, the ceiling of a model) is the incumbent's
+        where it routes anything: nothing may change outside.
+        """
+        within = (Condition("repository", "in", self.repositories),)
+        rules = [replace(rule, when=(*within, *rule.when)) for rule in policy.rules]
+        rules.append(Rule(OTHERWISE, within, policy.default_model))
+        rules += [
+            replace(
+                rule,
+                rule_id=IN_FORCE + rule.rule_id,
+                when=tuple(_named(part, incumbent.measure) for part in rule.when),
+            )
+            for rule in incumbent.rules
+        ]
+        routes = bool(incumbent.rules or incumbent.default_model)
+        kept = incumbent if routes else policy
+        ceilings = {
+            model: most
+            for model, most in policy.guards.max_context_tokens.items()
+            if model not in incumbent.models()
+        }
+        return replace(
+            policy,
+            rules=tuple(rules),
+            unit=kept.unit,
+            default_model=incumbent.default_model,
+            description=f"{policy.description} Only {self.words}.".strip(),
+            estimator=kept.estimator,
+            guards=Guards(
+                {**ceilings, **incumbent.guards.max_context_tokens}, kept.guards.tool_loop_lock
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScopedSpace(PolicySpace):
+    """The policies of a space, each inside the scope only."""
+
+    scope: SearchScope = field(default_factory=lambda: SearchScope(()))
+    incumbent: RoutingPolicy = field(default_factory=lambda: RoutingPolicy("as-requested", ()))
+
+    @classmethod
+    def of(cls, space: PolicySpace, scope: SearchScope, incumbent: RoutingPolicy) -> ScopedSpace:
+        parts = {part.name: getattr(space, part.name) for part in fields(PolicySpace)}
+        return cls(**parts, scope=scope, incumbent=incumbent)
+
+    def policy(self, parameters: Mapping[str, Any]) -> RoutingPolicy:
+        return self.scope.restrict(PolicySpace.policy(self, parameters), self.incumbent)
+
+
+def _named(condition: Condition, measure: str) -> Condition:
+    """``input_tokens`` means the measure of the policy that the condition is in."""
+    return replace(condition, field=measure) if condition.field == "input_tokens" else condition
