@@ -42,6 +42,7 @@ from loop.lake import Lake
 
 ROOT = Path(__file__).parents[1]
 SIGNALS = ("logs", "traces", "metrics")
+TARGET_LOAD = 20_000
 HALF_LOAD = 10_000
 CALM_LOAD = 2_000
 SOAK_LOAD = 5_000
@@ -257,6 +258,7 @@ def measure(
             note(peer.name, partial(measure_peer, peer, environment,
                                     load(60_000, ("traces",), 8), 10.0,
                                     directory / peer.name))  # fmt: skip
+    run_at("target", lambda: at_rate(load(TARGET_LOAD * seconds), TARGET_LOAD, seconds))
     run_at("half", lambda: at_rate(load(HALF_LOAD * seconds), HALF_LOAD, seconds))
     run_at("calm", lambda: at_rate(calm(), CALM_LOAD, seconds))
     in_json = [Body(body.signal, as_json(body), body.records) for body in calm()]

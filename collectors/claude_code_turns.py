@@ -270,12 +270,12 @@ def _attempts(request: RequestFacts, status: TurnStatus) -> int:
         counts.append(integer(request.span, "attempt") or 1)
         events = request.span.attributes.get("otel.events")
         if isinstance(events, list):
-            counts.append(
-                sum(
-                    isinstance(event, dict) and event.get("name") == "gen_ai.request.attempt"
-                    for event in events
-                )
-            )
+            attempts = [
+                event
+                for event in events
+                if isinstance(event, dict) and event.get("name") == "gen_ai.request.attempt"
+            ]
+            counts.append(len(attempts))
     if request.lines:
         counts.append(request.lines.failed_attempts + 1)
     return max(1, *counts) if counts else 1

@@ -66,6 +66,7 @@ _CLIENT_MARK = "<REDACTED>"
 _HEADS = "|".join(re.escape(head) for head in KEPT_HEADS)
 _MARK = re.compile(rf"(?:{_HEADS})?\[(?:NOT STORED|HASHED:[0-9a-f]{{32}}):(\d+)\]")
 _PARAMETER_MARK = re.compile(r'^\{.*"\[(?:NOT STORED|HASHED:[0-9a-f]{32}):\d+\]"', re.DOTALL)
+_FIRST_OF_MARKS = frozenset((*(head[0] for head in KEPT_HEADS), "[", "{"))
 _EVENT_BODY = "claude_code."
 
 
@@ -84,6 +85,8 @@ def _names_content(name: str) -> bool:
 def hidden_chars(text: str) -> int | None:
     """How long the text was that ``none`` or ``hashed`` put a mark in place of; ``None`` if it is
     no such mark. 0 where only parts were hidden."""
+    if text[:1] not in _FIRST_OF_MARKS:
+        return None
     match = _MARK.fullmatch(text)
     if match is not None:
         return int(match[1])

@@ -308,10 +308,10 @@ def _span_output(span: Event) -> str | None:
     """The text of the span event ``tool.output``; ``None`` without one."""
     events = span.attributes.get("otel.events")
     for event in events if isinstance(events, list) else []:
-        if not isinstance(event, Mapping) or event.get("name") != "tool.output":
+        if not isinstance(event, dict) or event.get("name") != "tool.output":
             continue
         attributes: Any = event.get("attributes")
-        if not isinstance(attributes, Mapping):
+        if not isinstance(attributes, dict):
             continue
         for key in _TOOL_OUTPUT_KEYS:
             if isinstance(attributes.get(key), str):

@@ -67,8 +67,8 @@ def identity_of(event: Event) -> Identity:
         if event.session_id and "event.sequence" in attributes:
             return kind, event.session_id, event.at_us, event.sequence, event.name
     elif kind == "span":
-        if text(event, "otel.span_id"):
-            return kind, text(event, "otel.trace_id"), text(event, "otel.span_id")
+        if span_id := text(event, "otel.span_id"):
+            return kind, text(event, "otel.trace_id"), span_id
     elif kind == "metric":
         stated = {key: attributes[key] for key in attributes if not key.startswith("otel.")}
         started = integer(event, "otel.started_at_us")

@@ -62,7 +62,8 @@ def request_terms(request: RequestFacts) -> ServiceTerms:
     for event in request.records():
         attributes = event.attributes
         if any(map(attributes.__contains__, TERM_NAMES)):
-            terms = terms.or_else(terms_of(attributes))
+            stated = terms_of(attributes)
+            terms = stated if terms is UNSTATED else terms.or_else(stated)
     return terms
 
 

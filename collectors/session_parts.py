@@ -169,7 +169,9 @@ class SessionParts:
 
     def _place(self, event: Event, keys: Iterable[str]) -> _Part:
         numbers = {self._part_of[key] for key in keys if key in self._part_of}
-        if numbers:
+        if len(numbers) == 1:
+            (number,) = numbers
+        elif numbers:
             number = max(numbers, key=lambda number: len(self._parts[number].events))
             for other in numbers - {number}:
                 self._join(number, other)

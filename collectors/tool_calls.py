@@ -201,10 +201,9 @@ def _parameters(event: Event) -> dict[str, Any]:
 
 def _join_requests(tools: dict[str, ToolFacts], facts: SessionFacts) -> None:
     known = {request.turn_id for request in facts.requests}
-    timeline = _Timeline(facts)
+    timeline: _Timeline | None = None
     for tool in sorted(tools.values(), key=lambda tool: (tool.started_at_us(), tool.tool_use_id)):
-        stated = next((text(event, "request_id") for event in tool.records
-                       if text(event, "request_id")), "")  # fmt: skip
+        stated = next(filter(None, [text(event, "request_id") for event in tool.records]), "")
         raw_id = facts.raw_tools.get(tool.tool_use_id, ("", "", ""))[0]
         told_key = tool.told.key if tool.told else ""
         for candidate in (stated, raw_id, told_key):
@@ -212,6 +211,7 @@ def _join_requests(tools: dict[str, ToolFacts], facts: SessionFacts) -> None:
                 tool.turn_id = candidate
                 break
         else:
+            timeline = timeline or _Timeline(facts)
             tool.turn_id = timeline.request_before(tool)
 
 
