@@ -24,7 +24,7 @@ from pathlib import Path
 import orjson
 
 from collectors.personal_data import redact_personal
-from collectors.redaction import redact, redact_bytes, redact_named
+from collectors.redaction import MIN_SECRET_CHARS, redact, redact_bytes, redact_named
 from loop.domain.content_modes import ContentMode
 
 CONTENT_NAMES = frozenset(
@@ -62,6 +62,7 @@ KEPT_HEADS = ("<task-notification>", "<local-command-", "[Request interrupted")
 _KEPT_PARAMETERS = frozenset(
     ("mcp_server_name", "mcp_tool_name", "skill_name", "subagent_type", "git_commit_id")
 )
+_SHORT_KEY = 64  # characters
 _CLIENT_MARK = "<REDACTED>"
 _HEADS = "|".join(re.escape(head) for head in KEPT_HEADS)
 _MARK = re.compile(rf"(?:{_HEADS})?\[(?:NOT STORED|HASHED:[0-9a-f]{{32}}):(\d+)\]")
@@ -75,6 +76,12 @@ def is_content(name: str, text: str) -> bool:
     if name == "body" and text.startswith(_EVENT_BODY) and len(text) < LONG_CHARS:
         return False  # the event's name
     return _names_content(name) or len(text) > LONG_CHARS or "\n" in text
+
+
+@lru_cache(maxsize=4096)
+def _redacted_key(name: str) -> str:
+    """Keys repeat in every record: each is looked into once."""
+    return redact(name)
 
 
 @lru_cache(maxsize=4096)
@@ -118,7 +125,9 @@ class Treatment:
 
     def name(self, name: str) -> str:
         """A key, as it may be stored."""
-        return redact(name) if self.searches else name
+        if not self.searches or len(name) < MIN_SECRET_CHARS:
+            return name
+        return _redacted_key(name) if len(name) <= _SHORT_KEY else redact(name)
 
     def octets(self, content: bytes) -> bytes:
         """Bytes outside of content, as they may be stored."""

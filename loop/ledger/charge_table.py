@@ -112,7 +112,7 @@ def keep_sums_of_erased(
     To be called before the turns are erased. Calling it again does nothing.
     """
     log = lake.tables["charges"]
-    mark = f"turnwise.erasure.{erasure_id}"
+    mark = _mark(erasure_id)
     if log.transaction_number(mark) is not None:
         return 0
     mine = "(developer = ? OR session_id IN (SELECT unnest(?)))"
@@ -142,3 +142,56 @@ def keep_sums_of_erased(
         transaction=(mark, 1),
     )
     return len(days)
+
+
+def give_back_sums(
+    lake: Lake, charges: ChargeTable, sessions: Collection[str], erasure_id: str, number: int
+) -> int:
+    """Takes off the developer ``erased`` what the turns of sessions say that stay after all, once
+    :func:`keep_sums_of_erased` has moved their charges there. Returns the number of days.
+
+    The totals are those of before, whatever part of the turns is left. ``number`` rises with each
+    call of one erasure; calling it again with the same one does nothing.
+    """
+    log = lake.tables["charges"]
+    if log.transaction_number(_mark(erasure_id)) is None:
+        return 0  # it was cut off before the charges were moved
+    mark = f"{_mark(erasure_id)}.given_back"
+    done = log.transaction_number(mark)
+    if done is not None and done >= number:
+        return 0
+    named = sorted(sessions)
+    days = [
+        row["day"]
+        for row in lake.query(
+            "SELECT DISTINCT day FROM turns WHERE session_id IN (SELECT unnest(?))", [named]
+        )
+    ]
+    if not days:
+        return 0
+    charges.roll_up(days)
+    summed = ("turns", "unpriced_turns", *TOKEN_COLUMNS, "cost_microusd")
+    kept = ", ".join(("day", "org_path", "developer", "repository", "session_id", "model"))
+    sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in summed)
+    taken_off = ", ".join(f"-{name} AS {name}" for name in summed)
+    lake.replace_charges(
+        f"""
+        WITH current AS (SELECT * FROM charges WHERE day IN (SELECT unnest(?)))
+        SELECT {kept}, {sums}, charge_version, price_version FROM (
+            SELECT {kept}, {", ".join(summed)}, charge_version, price_version FROM current
+            UNION ALL
+            SELECT day, org_path, '{ERASED}', repository, '{ERASED}', model, {taken_off},
+                charge_version, price_version
+            FROM current WHERE session_id IN (SELECT unnest(?))
+            QUALIFY coalesce(charge_version, 0)
+                = max(coalesce(charge_version, 0)) OVER (PARTITION BY day))
+        GROUP BY ALL HAVING sum(turns) <> 0 OR sum(cost_microusd) <> 0 ORDER BY ALL""",  # noqa: S608
+        [days, named],
+        days,
+        transaction=(mark, number),
+    )
+    return len(days)
+
+
+def _mark(erasure_id: str) -> str:
+    return f"turnwise.erasure.{erasure_id}"

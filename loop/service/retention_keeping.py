@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from loop.domain.errors import BadInput, Conflict, Refused
 from loop.domain.retention import RetentionPolicy, SessionFacts
 from loop.lake.expiry import Expired, ExpiredRows, expire_rows
 from loop.lake.rows import day_of
-from loop.ledger.charge_table import keep_sums_of_erased
+from loop.ledger.charge_table import give_back_sums, keep_sums_of_erased
 from loop.service.assemble import Parts
 from loop.service.job_files import read_jobs, write_job
 from loop.service.lake_keeping import forget_judgements, mark_runs
@@ -83,23 +83,40 @@ class RetentionKeeper:
             return self._answer(str(job["retention_id"]), expired, held, rows, dry_run=False)
 
     def _finish(self) -> None:
-        """Ends what was cut off. Raises :class:`Refused` when a hold has come in between."""
+        """Ends what was cut off. Sessions that a hold has come to meanwhile stay as they are, and
+        count once: what their turns are charged is taken off the sums that were kept of them."""
         for path in read_jobs(self._jobs):
             job = json.loads(path.read_text())
-            held = self._held({*job["sessions"], *job["texts"]})
-            if held:
-                names = ", ".join(sorted(set(held.values())))
-                raise Refused(
-                    f"{path.stem} was cut off and can't be ended: {names} came after it.",
-                    why="The charges of its sessions are summed up, and count double until then.",
-                    fix="Release the hold, if that is lawful, or restore the table charges.",
-                )
+            while True:
+                if job.get("giving_back"):
+                    self._give_back(job, path)
+                held = self._held({*job["sessions"], *job["texts"]})
+                giving = sorted(set(job["sessions"]) & set(held))
+                if not giving:
+                    break
+                # Written first, so that another hold after another crash is a step of its own.
+                job |= {"giving_back": giving, "gave_back": job.get("gave_back", 0) + 1}
+                write_job(self._jobs, path.stem, job)
+            for session_id in held:
+                job["texts"].pop(session_id, None)
+            if self._parts.holds.list(in_force=True):
+                job["unnamed_before"] = ""
             self._run(job, path)
+
+    def _give_back(self, job: dict[str, Any], path: Path) -> None:
+        parts, sessions = self._parts, job["giving_back"]
+        give_back_sums(
+            parts.lake, parts.charge_table, sessions, job["retention_id"], job["gave_back"]
+        )
+        for session_id in sessions:
+            job["sessions"].pop(session_id, None)
+        job["giving_back"] = []
+        write_job(self._jobs, path.stem, job)
 
     def _run(self, job: dict[str, Any], path: Path) -> list[ExpiredRows]:
         """Every step may be done again."""
         parts, mark = self._parts, job["retention_id"]
-        expired = Expired(**{k: v for k, v in job.items() if k != "retention_id"})
+        expired = Expired(**{field.name: job[field.name] for field in fields(Expired)})
         parts.work.note("charges: summed up")
         keep_sums_of_erased(parts.lake, parts.charge_table, _NOBODY, set(expired.sessions), mark)
         rows = self._remove(expired, mark, dry_run=False)

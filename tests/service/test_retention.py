@@ -343,15 +343,36 @@ def test_by_the_command_line(parts: Parts, tmp_path: Path) -> None:
     assert left == {"session-1", "session-3", "session-5"}
 
 
-def test_a_hold_that_comes_after_a_crash_stops_the_rest(parts: Parts, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [20, 60])
+def test_what_a_hold_covers_after_a_crash_stays_and_counts_once(tmp_path: Path, steps: int) -> None:
+    parts = open_parts(tmp_path)
     fill(parts, OLD)
-    class_days(parts, "default", 1)
-    jobs = tmp_path / "retention"
-    jobs.mkdir()
-    job = {"retention_id": "retention-1", "sessions": {"session-1": "default"}, "texts": {}}
-    job |= {"unnamed_before": "", "until_day": day(1)}
-    (jobs / "retention-1.json").write_text(json.dumps(job))
-    hold = parts.holds.add("session", "session-1", reason="case 7", placed_by="counsel")
-    with pytest.raises(Refused, match=hold["hold_id"]):
-        RetentionKeeper(parts).apply(dry_run=False)
-    assert len(parts.lake.turns_of([s.name for s in OLD])) == 6
+    class_days(parts, "default", 4)
+    before = sums(parts)
+    parts.close()
+    command = [sys.executable, "-m", "tests.service.retaining_process"]
+    killed = subprocess.run(
+        [*command, str(tmp_path), day(8), str(steps)], check=False, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    parts = open_parts(tmp_path)
+    assert RetentionKeeper(parts, day(8)).show()["unfinished"]
+    left = [row["session_id"] for row in parts.lake.query("SELECT session_id FROM turns")]
+    held = [name for name in ("session-2", "session-3") if name in left]
+    assert held
+    for name in held:
+        parts.holds.add("session", name, reason="case 7", placed_by="counsel")
+    RetentionKeeper(parts, day(8)).apply(dry_run=False)
+    assert not RetentionKeeper(parts, day(8)).show()["unfinished"]
+    kept = {*held, "session-4", "session-5"}
+    assert {row["session_id"] for row in parts.lake.query("SELECT session_id FROM turns")} == kept
+    charged = {row["session_id"] for row in spend(parts.lake, ["session"], from_rollup=True)}
+    assert charged - {"erased"} == kept
+    assert sums(parts) == before
+    assert LakeKeeper(parts).verify()["rows"] == []
+    for hold in parts.holds.list(in_force=True):
+        parts.holds.release(hold["hold_id"], released_by="counsel")
+    RetentionKeeper(parts, day(8)).apply(dry_run=False)
+    assert sessions_in(tmp_path, "turns") == {"session-4", "session-5"}
+    assert sums(parts) == before
+    parts.close()
