@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -19,11 +20,12 @@ from dataclasses import dataclass, field
 from loop.access.credentials import Credential, CredentialStore
 from loop.access.directory import REFRESH_SECONDS, Directory, DirectorySource
 from loop.access.records import utc_now_us
-from loop.access.token_form import PREFIX, hash_secret, read_token
+from loop.access.token_form import ID_LENGTH, PREFIX, hash_secret, read_token
 from loop.access.verbs import ALL_VERBS, Verb
-from loop.domain.errors import Refused, TurnwiseError, Unavailable
+from loop.domain.errors import BadInput, Refused, TurnwiseError, Unavailable
 
 logger = logging.getLogger("turnwise")
+_HOLDER = re.compile(rf"\([a-z2-7]{{{ID_LENGTH}}}\)\s*\Z")
 INSTALLATION = "installation"
 USE_INTERVAL_SECONDS = 60.0
 CheckCaller = Callable[[str], "Caller | None"]
@@ -39,6 +41,28 @@ class Caller:
     name: str = "this machine"
     verbs: frozenset[Verb] = field(default=ALL_VERBS)
     node_id: str = ""
+    first_token_id: str = ""
+
+    @property
+    def holder(self) -> str:
+        """The credential's name and the id of its first token, which no rotation changes; "" for
+        the installation's own token and an open loopback port, which any number of people use."""
+        return f"{self.name} ({self.first_token_id})" if self.first_token_id else ""
+
+    def acting_as(self, given: str) -> str:
+        """The name that records keep of who acts: the credential's holder. Without one it is the
+        name that was given, which nothing proves.
+
+        Raises :class:`BadInput` for a given name that would pass for a holder's.
+        """
+        if self.holder:
+            return self.holder
+        if _HOLDER.search(given):
+            raise BadInput(
+                f"{given!r} reads like the holder of a credential.",
+                fix="Send that credential's token, or another name.",
+            )
+        return given
 
     def require(self, verb: Verb) -> None:
         """Raises :class:`Refused` when the credential has not the verb."""
@@ -154,10 +178,25 @@ class CallerCheck:
         if credential is None or not is_right or not credential.is_live(now_us):
             return None
         self._used[credential.token_id] = now_us
-        return Caller(credential.token_id, credential.name, credential.verbs, credential.node_id)
+        return Caller(
+            credential.token_id,
+            credential.name,
+            credential.verbs,
+            credential.node_id,
+            self._first_of(credential).token_id,
+        )
 
     def _known(self, token_id: str) -> Credential | None:
         return self.directory().credentials.get(token_id)
+
+    def _first_of(self, credential: Credential) -> Credential:
+        """What it was rotated from, and that from, and so on."""
+        while credential.rotated_from:
+            before = self._known(credential.rotated_from)
+            if before is None:
+                break
+            credential = before
+        return credential
 
     def _forget(self) -> None:
         """What this process changed holds from the next check on."""

@@ -14,7 +14,7 @@ from loop.domain.policies import BUCKETS
 from loop.domain.policy_documents import parse_policy
 from loop.service import rollout_stage
 from loop.service.assemble import Parts
-from loop.service.documents import flag, person, reason
+from loop.service.documents import flag, person, reason, with_actor
 from loop.service.maintenance import writing_allowed
 from loop.service.readings import Readings, known_number
 from routing_policies import review
@@ -112,7 +112,7 @@ class Actions:
         self, verb: str, target: int | str, actor: str, reason: str, review_cycle: int | None
     ) -> object:
         """The pages' forms: a version's or a rollout's verb."""
-        document = {"actor": actor, "reason": reason, "review_cycle": review_cycle}
+        document = with_actor({"actor": actor, "reason": reason, "review_cycle": review_cycle})
         if isinstance(target, int):
             return self.move_policy(target, verb, document)
         return self.steer_rollout(target, verb, document)

@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from loop.access.callers import current_caller
 from loop.domain.errors import BadInput
 from loop.domain.lifecycle import Actor, ActorKind
 
 
 def person(document: Mapping[str, Any]) -> Actor:
-    """Who acts. Raises :class:`BadInput` where nobody is named."""
-    name = document.get("actor")
+    """Who acts: the holder of the credential, else who is named. Raises :class:`BadInput` where
+    nobody is."""
+    name = document.get("actor") or current_caller.get().holder
     if not isinstance(name, str) or not name.strip():
         raise BadInput("Say who acts.", fix='Send "actor".')
     return Actor(ActorKind.PERSON, name.strip())
+
+
+def with_actor(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of a request, in which ``actor`` is whom records will name."""
+    given = document.get("actor")
+    if isinstance(given, str):
+        document["actor"] = current_caller.get().acting_as(given)
+    return document
 
 
 def reason(document: Mapping[str, Any]) -> str:

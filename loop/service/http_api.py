@@ -30,6 +30,7 @@ from loop.service.actions import Actions
 from loop.service.api_client import IN_PROCESS_HOST
 from loop.service.assemble import Parts
 from loop.service.budget_readings import Budgets
+from loop.service.documents import with_actor
 from loop.service.http_errors import ERROR_HANDLERS, answer_turnwise_error
 from loop.service.intake_readings import IntakeReadings
 from loop.service.price_desk import PriceDesk
@@ -356,7 +357,7 @@ def _intake_options(request: Request) -> dict[str, Any]:
 
 def _endpoint(answer: Answer, *, takes_document: bool) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
-        document = await _read_document(request) if takes_document else {}
+        document = with_actor(await _read_document(request)) if takes_document else {}
         return JSONResponse(await run_in_threadpool(answer, request, document))
 
     return endpoint

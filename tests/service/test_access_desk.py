@@ -14,6 +14,7 @@ from loop.service.http_api import api_app
 from tests.service.test_tenancy import call
 from tests.service.two_tenants import INSTALLATION_TOKEN, TwoTenants, session_of, two_tenants
 
+MODES = ("none", "hashed", "redacted")
 WHO = {"actor": "ada", "reason": "a test"}
 
 
@@ -119,6 +120,26 @@ def test_tokens_live_by_the_api(world: TwoTenants, app: Starlette) -> None:
         post(app, "/v1/tokens", {"name": "x", "verbs": ["read"], "node_id": "no"}).status_code
         == 404
     )
+
+
+def test_who_acts_is_whose_credential_it_is(world: TwoTenants, app: Starlette) -> None:
+    """And stays so through a rotation; a name that is only claimed can't be taken for one."""
+    made = post(app, "/v1/tokens", {"name": "ops", "verbs": ["admin", "read"]}).json()
+    fresh = post(app, f"/v1/tokens/{made['token_id']}/rotate", {"overlap_seconds": 60}).json()
+    holder = f"ops ({made['token_id']})"
+    for number, token in enumerate((made["token"], fresh["token"], "")):
+        answer = post(
+            app, "/v1/org/content-modes", {"node_id": "n-alpha", "mode": MODES[number]}, token
+        )
+        assert answer.status_code == 200, answer.text
+    actors = [row["actor"] for row in get(app, "/v1/org/records")["rows"]]
+    assert [name for name in actors if name in (holder, "ada")][:3] == ["ada", holder, holder]
+    claimed = {"node_id": "n-alpha", "mode": "full", "actor": holder}
+    refused = call(
+        app, "POST", "/v1/org/content-modes", INSTALLATION_TOKEN, json={**WHO, **claimed}
+    )
+    assert refused.status_code == 400
+    assert "holder" in refused.json()["error"]["what"]
 
 
 def test_a_part_manages_its_own_tokens_only(world: TwoTenants, app: Starlette) -> None:
