@@ -53,7 +53,7 @@ class ModelTurns:
 
 
 class CacheModel:
-    """The caches of one frame. Holds about 30 bytes per turn, and 10 more for each model that it
+    """The caches of one frame. Holds about 30 bytes per turn, and 22 more for each model that it
     is asked about."""
 
     def __init__(
@@ -82,6 +82,7 @@ class CacheModel:
         self._prefix = prefix * ratios[self.served]
         self._long = self._long_lived_part()
         self._has_long = bool(self._long.any())
+        self._system = self._system_prompts()
         self._breaks = np.zeros(0, np.int64)
         self._break_epoch = np.zeros(len(frame), np.int32)
         self._reusable = np.array([np.inf])
@@ -239,6 +240,13 @@ class CacheModel:
         np.minimum(
             shared, prefix[rows] if isinstance(rows, slice) else prefix.take(rows), out=shared
         )
+        lookback = self.assumptions.lookback_turns
+        if lookback is not None:
+            row = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+            far = np.flatnonzero(long & (row - previous > lookback))
+            if len(far):
+                system = self._system[self.frame.segment[row[far]]]
+                shared[far] = np.minimum(shared[far], system)
         if len(self._breaks):
             since, now = self._break_epoch[previous], self._break_epoch[rows]
             broken = np.flatnonzero(long & (since != now))
@@ -284,6 +292,29 @@ class CacheModel:
             part[rows] = np.minimum(end, self._prefix[rows])
         return np.asarray(part)
 
+    def _system_prompts(self) -> Floats:
+        """How much of each segment's prompt is tools and system prompt, which have breakpoints of
+        their own and so are found however far back; shape ``(segments,)``.
+
+        The log shows it where a segment's first turn read what other sessions had cached;
+        elsewhere the median of such segments of its class is taken, or nothing if there are none.
+        """
+        frame = self.frame
+        system = np.zeros(len(self.segment_starts))
+        rows = np.flatnonzero(self.has_prefix)
+        if len(rows) == 0:
+            return system
+        segment = frame.segment[rows]
+        first = rows[np.append([True], segment[1:] != segment[:-1])]
+        read = frame.cache_read_tokens[first] * self._scale[self.served[first]]
+        kind = frame.request_class.codes[first]
+        for code in range(len(frame.request_class.values)):
+            shown = read[(kind == code) & (read > 0)]
+            if len(shown):
+                read[(kind == code) & (read == 0)] = np.median(shown)
+        system[frame.segment[first]] = np.minimum(read, self._prefix[first])
+        return system
+
     def _last_in_segment(self, marked: Booleans) -> Integers:
         """The last marked row up to each row in its segment, :data:`NONE` for none."""
         place = _last_of(marked)
@@ -298,7 +329,7 @@ class CacheModel:
         last, unlimited entry).
         """
         read = self.frame.cache_read_tokens * self._scale[self.served]
-        expected = self._shared(slice(None), self.logged_previous)
+        expected = self._shared(slice(0, len(self.frame)), self.logged_previous)
         is_break = self.has_prefix & (self.logged_previous >= 0) & (read < expected)
         self._break_epoch = np.cumsum(is_break, dtype=np.int32)
         self._breaks = np.flatnonzero(is_break)

@@ -49,6 +49,8 @@ class ReplayAssumptions:
 
     ``tokenizer_ratio``: tokens for the same text, relative to claude-haiku-4-5.
     ``verbosity``: how much text a model answers with, relative to the others.
+    ``lookback_blocks``: how many content blocks before a breakpoint the API looks for an earlier
+    entry (``None``: all), and ``blocks_per_turn`` how many a turn adds to the conversation.
     ``min_cacheable_tokens``: shorter prefixes are not cached. ``context_window_tokens``: what a
     model can take in, answer included. The two times to live are those of the two kinds of cache
     write.
@@ -60,6 +62,8 @@ class ReplayAssumptions:
     default_min_cacheable_tokens: int = 1_024
     verbosity: Mapping[str, float] = field(default_factory=dict)
     context_window_tokens: Mapping[str, int] = field(default_factory=_default_windows)
+    lookback_blocks: int | None = 20
+    blocks_per_turn: int = 3
     short_ttl_us: int = 5 * 60 * MICROSECONDS
     long_ttl_us: int = 60 * 60 * MICROSECONDS
 
@@ -73,6 +77,13 @@ class ReplayAssumptions:
     def window(self, model: str) -> int | None:
         """What the model can take in, answer included; ``None`` where it is not known."""
         return self.context_window_tokens.get(undated(model))
+
+    @property
+    def lookback_turns(self) -> int | None:
+        """How many turns ago a model may last have been used for its cache to be found."""
+        return (
+            None if self.lookback_blocks is None else self.lookback_blocks // self.blocks_per_turn
+        )
 
     def ceiling(self, model: str) -> int | None:
         """The largest input to route to a model, ``None`` where its window is not known: three

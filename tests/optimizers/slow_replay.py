@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import median
 
 from loop.domain.money import PriceBook, Terms
 from loop.domain.policies import Route, RouteRequest, RoutingPolicy, decide, unit_key
@@ -28,9 +29,17 @@ class CacheEntry:
     prefix: float
     long: float
     at_us: int
+    place: int  # among the turns of the segment
     most: float = float("inf")
 
-    def alive(self, at_us: int, facts: ReplayAssumptions) -> float:
+    def alive(self, at_us: int, place: int, system: float, facts: ReplayAssumptions) -> float:
+        found = self._alive(at_us, facts)
+        if facts.lookback_blocks is None:
+            return found
+        turns_back = facts.lookback_blocks // facts.blocks_per_turn
+        return found if place - self.place <= turns_back else min(found, system)
+
+    def _alive(self, at_us: int, facts: ReplayAssumptions) -> float:
         if at_us <= self.at_us + facts.short_ttl_us:
             return self.prefix
         return self.long if at_us <= self.at_us + facts.long_ttl_us else 0.0
@@ -46,6 +55,7 @@ class Agent:
     long_lived: bool = False
     long_end: float = 0.0
     turns: int = 0
+    system: float = 0.0
 
 
 @dataclass
@@ -69,7 +79,9 @@ def simulate(
             agents.setdefault(_segment(turn), Agent()).mixes_lifetimes = True
     kept: dict[tuple[str, str], Route] = {}
     result = SlowResult()
-    for turn in sorted(turns, key=lambda t: (t.session_id, t.started_at_us, t.sequence, t.turn_id)):
+    turns = sorted(turns, key=lambda t: (t.session_id, t.started_at_us, t.sequence, t.turn_id))
+    _find_system_prompts(turns, agents, facts)
+    for turn in turns:
         auxiliary = turn.request_class == "auxiliary"
         agent = agents.setdefault(_segment(turn), Agent())
         request = _request(turn, agent.turns, policy, auxiliary)
@@ -117,10 +129,36 @@ def _segment(turn: Turn) -> tuple[str, str]:
     return (turn.session_id, "(auxiliary)" if auxiliary else turn.agent_id)
 
 
+def _find_system_prompts(
+    turns: Sequence[Turn], agents: dict[tuple[str, str], Agent], facts: ReplayAssumptions
+) -> None:
+    first: dict[tuple[str, str], Turn] = {}
+    for turn in turns:
+        usage = turn.usage
+        if turn.served_model and usage.total_input_tokens > usage.input_tokens:
+            first.setdefault(_segment(turn), turn)
+
+    def read_of(turn: Turn) -> float:
+        return turn.usage.cache_read_tokens * (1.0 / facts.ratio(turn.served_model))
+
+    for segment, turn in first.items():
+        alike = [
+            read_of(other)
+            for other in first.values()
+            if other.request_class == turn.request_class and read_of(other)
+        ]
+        read = read_of(turn) or (median(alike) if alike else 0.0)
+        whole = (turn.usage.total_input_tokens - turn.usage.input_tokens) * (
+            1.0 / facts.ratio(turn.served_model)
+        )
+        agents.setdefault(segment, Agent()).system = min(read, whole)
+
+
 def _cost(
     turn: Turn, model: str, agent: Agent, prices: PriceBook, facts: ReplayAssumptions
 ) -> int | None:
     usage, served, now = turn.usage, _name(turn.served_model), turn.started_at_us
+    place = agent.turns
     to_common = 1.0 / facts.ratio(served)
     written = usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
     if written:
@@ -138,7 +176,7 @@ def _cost(
     before = agent.logged.get(served)
     if prefix and before:
         read = usage.cache_read_tokens * to_common
-        if read < min(before.alive(now, facts), prefix, before.most):
+        if read < min(before.alive(now, place, agent.system, facts), prefix, before.most):
             for entry in (*agent.imagined.values(), *agent.logged.values()):
                 entry.most = min(entry.most, read)
     there = agent.imagined.get(model)
@@ -151,7 +189,7 @@ def _cost(
         caches = prefix > 0 and (model == served or tokens >= facts.minimum(model))
         hit = 0
         if caches and there:
-            shared = min(there.alive(now, facts), prefix, there.most)
+            shared = min(there.alive(now, place, agent.system, facts), prefix, there.most)
             hit = round(shared * facts.ratio(model))
         uncached = round(usage.input_tokens * to_common * facts.ratio(model))
         answer = 1.0 / facts.answer_ratio(served)
@@ -169,5 +207,5 @@ def _cost(
             cost = None
     for world, on, leaves in ((agent.logged, served, prefix > 0), (agent.imagined, model, caches)):
         if leaves:
-            world[on] = CacheEntry(turn.turn_id, prefix, long, now)
+            world[on] = CacheEntry(turn.turn_id, prefix, long, now, place)
     return cost

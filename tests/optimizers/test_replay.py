@@ -51,11 +51,14 @@ def test_the_served_routes_cost_exactly_what_was_billed(turns: list[Turn]) -> No
 
 
 @settings(max_examples=120, deadline=None)
-@given(logged_turns(), routing_policies())
-def test_replay_agrees_with_the_plain_simulator(turns: list[Turn], policy: RoutingPolicy) -> None:
+@given(logged_turns(), routing_policies(), st.sampled_from((3, 9, 20, None)))
+def test_replay_agrees_with_the_plain_simulator(
+    turns: list[Turn], policy: RoutingPolicy, lookback_blocks: int | None
+) -> None:
     frame = TurnFrame.from_turns(turns)
-    fast = replay(policy, frame, PRICES)
-    slow = simulate(policy, turns, PRICES)
+    facts = ReplayAssumptions(lookback_blocks=lookback_blocks, verbosity={HAIKU: 1.2})
+    fast = replay(policy, frame, PRICES, facts)
+    slow = simulate(policy, turns, PRICES, facts)
     by_turn = {
         frame.turn_ids[row]: int(cost) if fast.is_priced[row] else None
         for row, cost in enumerate(fast.candidate_turn_cost_microusd)
@@ -293,3 +296,17 @@ def test_calibration_shows_what_the_cache_model_gets_wrong_by_model() -> None:
     assert opus.model == OPUS
     assert everything.requests == 4
     assert describe_calibration([haiku])[0].startswith(f"{HAIKU}, main: the cache model is +")
+
+
+def test_a_model_that_was_left_for_many_turns_finds_its_system_prompt_alone() -> None:
+    prompts = [TokenUsage(10, 100, 20_000, 10_000, 0)]  # other sessions had cached 20,000
+    prompts += [TokenUsage(10, 100, 30_000 + 1_000 * i, 1_000, 0) for i in range(9)]
+    frame = session(*prompts, minutes=0.1)
+    there = replay(middle_to_haiku(1, 5), frame, PRICES, SAME_TOKENS)
+    assert there.candidate_turn_cost_microusd[6] == 15_000 + 6_000 * 6.25 + 50 + 2_500
+    # Seven turns, of three blocks each, are more than the 20 blocks that the API looks back.
+    away = replay(middle_to_haiku(1, 6), frame, PRICES, SAME_TOKENS)
+    assert away.candidate_turn_cost_microusd[7] == 10_000 + 17_000 * 6.25 + 50 + 2_500
+    unlimited = replace(SAME_TOKENS, lookback_blocks=None)
+    found = replay(middle_to_haiku(1, 6), frame, PRICES, unlimited)
+    assert found.candidate_turn_cost_microusd[7] == 15_000 + 7_000 * 6.25 + 50 + 2_500
