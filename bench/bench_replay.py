@@ -36,6 +36,7 @@ from optimizers.reach import rule_reach
 from optimizers.replay import Replayer
 from optimizers.replay_assumptions import ReplayAssumptions
 from optimizers.routing_search import SearchSettings, search
+from optimizers.turn_columns import TextColumn
 from optimizers.turn_frame import TurnFrame
 
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
@@ -80,14 +81,15 @@ def synthetic_log(turns: int, book: PriceBook, seed: int = 0) -> TurnFrame:
         + read * price.cache_read_microusd
         + new * price.cache_creation_5m_microusd
     )
-    names = np.array([f"s{number:08d}" for number in range(sessions)], object)
+    names = tuple(f"s{number:08d}" for number in range(sessions))
+    same = np.zeros(n, np.int8)
     return TurnFrame.from_columns(
         {
-            "session_id": names[session],
+            "session_id": TextColumn(session, names),
             "started_at_us": START_US + session * 1_000_000 + place * 40_000_000,
-            "requested_model": np.full(n, OPUS, object),
-            "served_model": np.full(n, OPUS, object),
-            "request_class": np.full(n, "main", object),
+            "requested_model": TextColumn(same, (OPUS,)),
+            "served_model": TextColumn(same, (OPUS,)),
+            "request_class": TextColumn(same, ("main",)),
             "starts_prompt": place % 6 == 0,
             "prompt_chars": np.repeat(random.integers(10, 6_000, (n + 4) // 5), 5)[:n],
             "input_tokens": np.full(n, 3),
@@ -108,7 +110,7 @@ def plain_loop(
     kept: dict[tuple[str, str], Route] = {}
     caches: dict[tuple[str, str], tuple[int, int, int]] = {}
     logged: dict[str, int] = {}
-    total_cost = 0
+    total_cost, lookback = 0, facts.lookback_turns or len(rows)
     for number, (request, row) in enumerate(zip(requests, rows, strict=True)):
         at_us, uncached, output, read, write, billed = row
         key = unit_key(policy, request)
@@ -122,7 +124,7 @@ def plain_loop(
             ratio = facts.ratio(model) / facts.ratio(OPUS)
             in_all = round(prefix * ratio)
             hit = 0
-            if there and at_us <= there[1]:
+            if there and at_us <= there[1] and number - there[2] <= lookback:
                 hit = round(min(there[0], prefix) * ratio)
             answer = round(output * ratio)
             usage = TokenUsage(round(uncached * ratio), answer, hit, in_all - hit, 0)
@@ -155,9 +157,11 @@ class Measured:
         return self.turns / self.seconds
 
 
-def measure_replay(turns: int, book: PriceBook) -> tuple[list[Measured], float]:
+def measure_replay(turns: int, book: PriceBook) -> tuple[list[Measured], dict[str, Any]]:
+    """Every policy over that many turns, and what else the size takes."""
     frame = synthetic_log(turns, book)
     prepared, replayer = best_seconds(lambda: Replayer(frame, book), 1)
+    first, _ = best_seconds(lambda: replayer.replay(next(iter(POLICIES.values()))), 1)
     measured = []
     for name, policy in POLICIES.items():
         seconds, result = best_seconds(lambda policy=policy: replayer.replay(policy))  # type: ignore[misc]
@@ -166,7 +170,14 @@ def measure_replay(turns: int, book: PriceBook) -> tuple[list[Measured], float]:
                 name, len(frame), seconds, result.rerouted_turns / len(frame), result.saving_share
             )
         )
-    return measured, prepared
+    size = {
+        "turns": len(frame),
+        "preparation_seconds": prepared,
+        "first_replay_seconds": first,
+        "scan_seconds": measure_scan(frame),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    return measured, size
 
 
 def measure_loop(book: PriceBook) -> list[dict[str, Any]]:
@@ -202,14 +213,39 @@ def measure_loop(book: PriceBook) -> list[dict[str, Any]]:
     return answers
 
 
-def measure_search(book: PriceBook) -> dict[str, Any]:
-    frame = synthetic_log(10_000, book)
-    settings = SearchSettings(trials=200)
+def measure_scan(frame: TurnFrame) -> float:
+    """Processor seconds of one DuckDB scan of the columns that a replay reads: their sums, on one
+    thread, from memory."""
+    import duckdb
+    import pyarrow
+
+    names = ("started_at_us", "input_tokens", "output_tokens", "cache_read_tokens",
+             "cache_creation_5m_tokens", "cache_creation_1h_tokens", "total_input_tokens",
+             "prompt_chars", "segment", "cost_microusd")  # fmt: skip
+    turns = pyarrow.table({name: getattr(frame, name) for name in names})
+    with duckdb.connect() as connection:
+        connection.execute("SET threads = 1")
+        connection.register("turns", turns)
+        sums = ", ".join(f"sum({name})" for name in names)
+        return best_seconds(lambda: connection.execute(f"SELECT {sums} FROM turns").fetchall())[0]
+
+
+def measure_search(book: PriceBook, turns: int, trials: int) -> dict[str, Any]:
+    """A search on cost alone; wall time, too, for that is what somebody waits for."""
+    frame = synthetic_log(turns, book)
+    settings = SearchSettings(trials=trials, seconds=3_600.0)
+    started = time.perf_counter()
     seconds, run = best_seconds(
         lambda: search(frame, book, incumbent=RoutingPolicy("as requested", ()), settings=settings),
         1,
     )
-    return {"turns": len(frame), "trials": len(run.trials), "seconds": seconds}
+    return {
+        "turns": len(frame),
+        "trials": len(run.trials),
+        "policies": len({trial.policy.digest for trial in run.trials}),
+        "seconds": seconds,
+        "wall_seconds": time.perf_counter() - started,
+    }
 
 
 def read_sessions(path: Path, book: PriceBook) -> TurnFrame:
@@ -297,7 +333,8 @@ def write_results(answer: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, nargs="*", default=[1_000_000, 10_000_000])
+    parser.add_argument("--turns", type=int, nargs="*", default=[1_000_000, 10_000_000, 20_000_000])
+    parser.add_argument("--trials", type=int, default=1_000)
     parser.add_argument("--sessions", type=Path)
     options = parser.parse_args(arguments)
     book = load_price_book()
@@ -309,19 +346,18 @@ def main(arguments: list[str] | None = None) -> None:
             "load": os.getloadavg()[0],
         },
         "replay": [],
-        "preparation_seconds": {},
+        "sizes": [],
         "loop": measure_loop(book),
-        "search": measure_search(book),
     }
     if options.sessions:
         answer["sessions"] = measure_sessions(options.sessions, book)
     for turns in options.turns:
-        measured, prepared = measure_replay(turns, book)
-        answer["preparation_seconds"][f"{turns:,}"] = round(prepared, 2)
+        measured, size = measure_replay(turns, book)
+        answer["sizes"].append(size)
         answer["replay"] += [
             vars(item) | {"turns_per_second": item.turns_per_second} for item in measured
         ]
-    answer["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    answer["search"] = measure_search(book, 1_000_000, options.trials)
     write_results(answer)
     print((RESULTS / "replay.md").read_text(encoding="utf-8"))
 

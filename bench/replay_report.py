@@ -8,10 +8,6 @@ from typing import Any
 def report(answer: dict[str, Any]) -> str:
     """The results as Markdown."""
     machine = answer["machine"]
-    prepared = ", ".join(
-        f"{seconds} seconds for {turns} turns"
-        for turns, seconds in answer["preparation_seconds"].items()
-    )
     lines = [
         "# Replay",
         "",
@@ -32,8 +28,23 @@ def report(answer: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"Making a frame ready for all its replays took {prepared}. Peak memory of the whole run: "
-        f"{answer['peak_memory_mib']:,} MiB.",
+        "Beside it: what one size takes once (the caches of a frame; the first replay, which also "
+        "prices every turn on every model that it meets), one DuckDB scan that sums ten of the "
+        "columns that a replay reads (one thread, from memory), and the peak memory of the run so "
+        "far, frame included.",
+        "",
+        "| turns | caches, s | first replay, s | scan, s | a replay in scans | peak MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for size in answer["sizes"]:
+        replays = [item["seconds"] for item in answer["replay"] if item["turns"] == size["turns"]]
+        lines.append(
+            f"| {size['turns']:,} | {size['preparation_seconds']:.2f} | "
+            f"{size['first_replay_seconds']:.2f} | {size['scan_seconds']:.3f} | "
+            f"{min(replays) / size['scan_seconds']:.1f} to "
+            f"{max(replays) / size['scan_seconds']:.1f} | {size['peak_memory_mib']:,} |"
+        )
+    lines += [
         "",
         f"## Against a plain Python loop on {answer['loop'][0]['turns']:,} of the same turns",
         "",
@@ -50,8 +61,9 @@ def report(answer: dict[str, Any]) -> str:
     found = answer["search"]
     lines += [
         "",
-        f"A search of {found['trials']} trials over {found['turns']:,} turns took "
-        f"{found['seconds']:.1f} seconds.",
+        f"A search of {found['trials']:,} trials ({found['policies']:,} different policies) over "
+        f"{found['turns']:,} turns took {found['seconds']:.0f} seconds of processor time, "
+        f"{found['wall_seconds']:.0f} by the clock.",
     ]
     if "sessions" in answer:
         lines += _report_sessions(answer["sessions"])

@@ -23,6 +23,9 @@ class TextColumn:
     codes: Integers
     values: tuple[str, ...]
 
+    def __len__(self) -> int:
+        return len(self.codes)
+
     def at(self, row: int) -> str:
         return self.values[int(self.codes[row])]
 
@@ -41,6 +44,44 @@ def encode_texts(values: Sequence[str], *, ordered: bool = False) -> TextColumn:
         map(code_of.__getitem__, values), code_type(len(vocabulary)), count=len(values)
     )
     return TextColumn(codes, tuple(vocabulary))
+
+
+def read_texts(
+    column: ArrayLike | TextColumn | None, n: int, *, ordered: bool = False
+) -> TextColumn:
+    """A column of ``n`` texts; a missing column or value is ``""``."""
+    if column is None:
+        return TextColumn(np.zeros(n, np.int8), ("",) if n else ())
+    if not isinstance(column, TextColumn):
+        values: list[Any] = column.tolist() if isinstance(column, np.ndarray) else list(column)  # type: ignore[arg-type]
+        texts = [value if isinstance(value, str) else "" for value in values]
+        return encode_texts(texts, ordered=ordered)
+    if not ordered:
+        return column
+    place = np.argsort(np.array(column.values, object), kind="stable")
+    rank = np.empty(len(place), column.codes.dtype)
+    rank[place] = np.arange(len(place))
+    return TextColumn(rank.take(column.codes), tuple(column.values[at] for at in place))
+
+
+def replace_texts(column: TextColumn, rows: Sequence[int], texts: Sequence[str]) -> TextColumn:
+    """The column with other texts in some rows."""
+    values = dict.fromkeys((*column.values, *texts))
+    code_of = {value: code for code, value in enumerate(values)}
+    codes = column.codes.astype(code_type(len(values)))
+    codes[np.asarray(rows, np.int64)] = [code_of[text] for text in texts]
+    return TextColumn(codes, tuple(values))
+
+
+def fill_texts(column: TextColumn, other: TextColumn) -> TextColumn:
+    """The column with the other's text wherever it holds ``""``."""
+    if "" not in column.values:
+        return column
+    values = tuple(dict.fromkeys((*column.values, *other.values)))
+    kind = code_type(len(values))
+    of_other = np.array([values.index(value) for value in other.values], kind)
+    own = column.codes.astype(kind)
+    return TextColumn(np.where(column.equals(""), of_other.take(other.codes), own), values)
 
 
 def code_type(count: int) -> np.dtype[Any]:
@@ -75,14 +116,6 @@ def blend(mask: NDArray[np.bool_], chosen: Integers | int, other: Integers) -> I
     difference = other.dtype.type(chosen) - other if isinstance(chosen, int) else chosen - other
     difference *= mask
     return other + difference
-
-
-def read_texts(column: ArrayLike | None, n: int) -> list[str]:
-    """``n`` texts; a missing column or value is ``""``."""
-    if column is None:
-        return [""] * n
-    values: list[Any] = column.tolist() if isinstance(column, np.ndarray) else list(column)  # type: ignore[arg-type]
-    return [value if isinstance(value, str) else "" for value in values]
 
 
 def read_integers(column: ArrayLike, missing: int = 0) -> NDArray[np.int64]:

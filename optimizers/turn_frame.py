@@ -21,11 +21,12 @@ from optimizers.turn_columns import (
     Integers,
     TextColumn,
     code_type,
-    encode_texts,
+    fill_texts,
     narrow,
     read_booleans,
     read_integers,
     read_texts,
+    replace_texts,
 )
 
 Booleans = NDArray[np.bool_]
@@ -58,6 +59,15 @@ COLUMNS = (
     "arm",
 )
 _LOGGED_MEASURES = ("total_input_tokens", "uncached_input_tokens", "new_tokens", "prompt_tokens")
+_DECIDED_NUMBERS = {  # of a frame, and the decision's own name
+    "serial": "serial",
+    "propensity": "propensity",
+    "total_input_tokens": "total_input_tokens",
+    "uncached_input_tokens": "uncached_input_tokens",
+    "new_tokens": "new_tokens",
+    "logged_prompt_tokens": "prompt_tokens",
+}
+_DECIDED_TEXTS = ("arm", "requested_model", "routed_model", "request_class", "agent_name")
 NOT_LOGGED = -1
 
 
@@ -125,7 +135,7 @@ class TurnFrame:
 
     @classmethod
     def from_columns(
-        cls, columns: Mapping[str, ArrayLike], decisions: Sequence[Decision] = ()
+        cls, columns: Mapping[str, ArrayLike | TextColumn], decisions: Sequence[Decision] = ()
     ) -> TurnFrame:
         """Builds the frame from columns of the turn table (:data:`COLUMNS`), in any row order.
 
@@ -202,17 +212,17 @@ class TurnFrame:
         return replace(self, **parts)
 
 
-def _build(columns: Mapping[str, ArrayLike], n: int, decisions: Sequence[Decision]) -> TurnFrame:
+def _build(columns: Mapping[str, Any], n: int, decisions: Sequence[Decision]) -> TurnFrame:
     texts = {
-        name: read_texts(columns.get(name), n)
-        for name in ("session_id", "agent_id", "turn_id", "request_id", "served_model", "arm")
-    } | {name: read_texts(columns.get(name), n) for name in (*TEXTS, *TERMS)}
+        name: read_texts(columns.get(name), n) for name in ("served_model", "arm", *TEXTS, *TERMS)
+    }
     # An old client does not say what was requested; what was served is the best that is known.
-    texts["requested_model"] = [
-        requested or served
-        for requested, served in zip(texts["requested_model"], texts["served_model"], strict=True)
-    ]
-    tokens = {name: read_integers(columns[name]) for name in TOKEN_CLASSES}
+    texts["requested_model"] = fill_texts(texts["requested_model"], texts["served_model"])
+    texts["routed_model"] = read_texts(None, n)
+    session = read_texts(columns.get("session_id"), n, ordered=True)
+    agent = read_texts(columns.get("agent_id"), n, ordered=True)
+    turn_id = read_texts(columns.get("turn_id"), n, ordered=True)
+    tokens = {name: narrow(read_integers(columns[name])) for name in TOKEN_CLASSES}
     uncached = tokens["input_tokens"]
     new = uncached + tokens["cache_creation_5m_tokens"] + tokens["cache_creation_1h_tokens"]
     cost = read_integers(columns.get("cost_microusd", np.full(n, np.nan)), missing=NOT_LOGGED)
@@ -224,46 +234,32 @@ def _build(columns: Mapping[str, ArrayLike], n: int, decisions: Sequence[Decisio
         "new_tokens": new,
         "web_search_requests": read_integers(columns.get("web_search_requests", np.zeros(n))),
         "prompt_chars": read_integers(columns.get("prompt_chars", np.zeros(n))),
-        "logged_prompt_tokens": np.full(n, NOT_LOGGED),
+        "logged_prompt_tokens": np.full(n, NOT_LOGGED, np.int32),
         "starts_user_turn": read_booleans(columns.get("starts_prompt", np.zeros(n, bool))),
         "cost_microusd": np.maximum(cost, 0),
         "is_priced": cost != NOT_LOGGED,
         "serial": read_integers(columns.get("policy_serial", np.full(n, np.nan)), NOT_LOGGED),
         "propensity": np.full(n, np.nan),
     }
-    texts["routed_model"] = [""] * n
     if decisions:
-        _apply_decisions(decisions, texts, numbers)
+        request_id = read_texts(columns.get("request_id"), n)
+        _apply_decisions(decisions, turn_id, request_id, texts, numbers)
 
-    session = encode_texts(texts.pop("session_id"), ordered=True)
-    agent = encode_texts(texts.pop("agent_id"), ordered=True)
-    turn_ids = texts.pop("turn_id")
-    texts.pop("request_id")
-    encoded: dict[str, Any] = {name: encode_texts(texts.pop(name)) for name in list(texts)}
-    is_auxiliary = encoded["request_class"].equals("auxiliary")
+    is_auxiliary = texts["request_class"].equals("auxiliary")
     agent = _mark_auxiliary(agent, is_auxiliary)
     sequence = read_integers(columns.get("sequence", np.zeros(n)))
-    ids = np.empty(n, object)
-    ids[:] = turn_ids
-    by_time = np.lexsort(
-        (
-            encode_texts(turn_ids, ordered=True).codes,
-            sequence,
-            numbers["started_at_us"],
-            session.codes,
-        )
-    )
-    by_segment = np.lexsort((agent.codes[by_time], session.codes[by_time]))
-    is_in_order = bool((by_segment[1:] > by_segment[:-1]).all())
+    by_time = _total_order(session.codes, numbers["started_at_us"], sequence, turn_id.codes)
+    by_segment = _total_order(session.codes[by_time], agent.codes[by_time])
     rows = by_time[by_segment]
     time_order = None
-    if not is_in_order:
+    if not (by_segment[1:] > by_segment[:-1]).all():
         time_order = np.empty(n, np.int32)
         time_order[by_segment] = np.arange(n, dtype=np.int32)
     for name in list(numbers):  # one after the other: both copies at once would fill memory
         numbers[name] = _ordered(name, numbers.pop(name), rows)
-    for name, column in encoded.items():
-        encoded[name] = TextColumn(column.codes[rows], column.values)
+    ordered: dict[str, Any] = {
+        name: TextColumn(column.codes[rows], column.values) for name, column in texts.items()
+    }
     agent = TextColumn(agent.codes[rows], agent.values)
     session_codes = session.codes[rows].astype(np.int32)
     places = session_codes.astype(np.int64) * max(1, len(agent.values)) + agent.codes
@@ -275,13 +271,26 @@ def _build(columns: Mapping[str, ArrayLike], n: int, decisions: Sequence[Decisio
         session=session_codes,
         agent=agent,
         segment=segment,
-        turn_ids=ids[rows],
+        turn_ids=np.array(turn_id.values, object)[turn_id.codes[rows]],
         turn_index=narrow(np.arange(n) - starts[segment]) if n else segment,
         in_tool_loop=~numbers["starts_user_turn"],
         time_order=time_order,
-        **encoded,
+        **ordered,
         **numbers,
     )
+
+
+def _total_order(*keys: NDArray[Any]) -> NDArray[np.int64]:
+    """The rows in order of the keys, the first one leading. Rows that lie in order already, as
+    the lake gives them, are not sorted."""
+    n = len(keys[0])
+    is_before, is_same = np.zeros(max(0, n - 1), bool), np.ones(max(0, n - 1), bool)
+    for key in keys:
+        is_before |= is_same & (key[:-1] < key[1:])
+        is_same &= key[:-1] == key[1:]
+    if (is_before | is_same).all():
+        return np.arange(n)
+    return np.lexsort(keys[::-1])
 
 
 def _ordered(name: str, values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -292,25 +301,29 @@ def _ordered(name: str, values: NDArray[Any], rows: NDArray[np.int64]) -> NDArra
 
 
 def _apply_decisions(
-    decisions: Sequence[Decision], texts: dict[str, list[str]], numbers: dict[str, Any]
+    decisions: Sequence[Decision],
+    turn_id: TextColumn,
+    request_id: TextColumn,
+    texts: dict[str, TextColumn],
+    numbers: dict[str, Any],
 ) -> None:
-    rows = {name: row for row, name in enumerate(texts["turn_id"]) if name}
-    rows |= {name: row for row, name in enumerate(texts["request_id"]) if name}
-    for decision in decisions:
-        row = rows.get(decision.decision_id)
-        if row is None:
-            continue
-        numbers["serial"][row] = decision.serial
-        numbers["propensity"][row] = decision.propensity
-        numbers["total_input_tokens"][row] = decision.total_input_tokens
-        numbers["uncached_input_tokens"][row] = decision.uncached_input_tokens
-        numbers["new_tokens"][row] = decision.new_tokens
-        numbers["logged_prompt_tokens"][row] = decision.prompt_tokens
-        texts["arm"][row] = decision.arm
-        texts["requested_model"][row] = decision.requested_model
-        texts["routed_model"][row] = decision.routed_model
-        texts["request_class"][row] = decision.request_class
-        texts["agent_name"][row] = decision.agent_name
+    """Puts what the gateway saw and chose in the place of what the turns say."""
+    row_of: dict[str, int] = {}
+    for column in (turn_id, request_id):
+        names = np.array(column.values, object)[column.codes].tolist()
+        row_of |= {name: row for row, name in enumerate(names) if name}
+    joined = [(row_of[d.decision_id], d) for d in decisions if d.decision_id in row_of]
+    rows = np.array([row for row, _ in joined], np.int64)
+    for name, field in _DECIDED_NUMBERS.items():
+        values = [getattr(decision, field) for _, decision in joined]
+        column = numbers[name]
+        if column.dtype == np.int32:
+            column = column.astype(np.int64)
+        column[rows] = values
+        numbers[name] = column
+    for name in _DECIDED_TEXTS:
+        values = [getattr(decision, name) for _, decision in joined]
+        texts[name] = replace_texts(texts[name], rows.tolist(), values)
 
 
 def _mark_auxiliary(agent: TextColumn, is_auxiliary: Booleans) -> TextColumn:
