@@ -40,7 +40,8 @@ BENCHMARKS = (
     Benchmark("rollouts", "error rates and delays of the rollout judge, simulated"),
     Benchmark("public_evaluators", "evaluators on public runs that others judged", public=True),
     Benchmark("public_transcripts", "import of public session files, totals by peer", public=True),
-    Benchmark("public_routing", "replay, estimates and search on public data", public=True),
+    Benchmark("public_routing", "routers, estimates and search on public data", public=True),
+    Benchmark("public_sessions", "reach, replay and search on public sessions", public=True),
 )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,22 +39,12 @@ from bench.public_routers import (
 from bench.public_routing_report import report
 from bench.public_routing_search import ask_rule_chosen_log, search_set
 from bench.public_routing_sets import all_sets
-from bench.public_sessions import (
-    describe_frame,
-    measure_calibration,
-    measure_reach,
-    measure_savings,
-    read_frame,
-    search_on_cost,
-)
 from loop.domain.policies import Estimator, RoutingPolicy
-from loop.ledger.prices import load_price_book
 from optimizers.routing_search import SearchSettings
 
 DESIGNS = ((1_000, 0.5), (1_000, 0.8), (400, 0.5))  # sessions, share given to the strong model
 SEARCHED = ("routellm mmlu", "routellm gsm8k", "routerbench")
 BOOTSTRAP_DRAWS = 1_000
-SESSION_TRIALS = 400
 
 
 def prompt_tokens(prompts: RoutingSet) -> Floats:
@@ -150,18 +139,6 @@ def measure_set(
     }
 
 
-def measure_sessions(data: Path, *, searches: int, trials: int) -> dict[str, Any]:
-    book = load_price_book()
-    frame = read_frame(data, book)
-    return {
-        "about": describe_frame(frame),
-        "reach": measure_reach(frame),
-        "savings": measure_savings(frame, book),
-        "calibration": measure_calibration(frame, book),
-        "searches": [search_on_cost(frame, book, trials, seed) for seed in range(searches)],
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = data_parser(__doc__)
     parser.add_argument("--resamplings", type=int, default=500)
@@ -181,12 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 draws=BOOTSTRAP_DRAWS,
             )
         )
-    say("claude_code_sessions")
     answer = {
         "machine": machine(),
         "resamplings": options.resamplings,
         "sets": sets,
-        "sessions": measure_sessions(data, searches=3, trials=SESSION_TRIALS),
     }
     text = report(answer)
     write_results("public_routing", answer, text)

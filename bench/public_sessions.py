@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.bench_replay import read_sessions, small_to_haiku
-from bench.public_data import read_rows
+from bench.public_data import data_folder, data_parser, machine, read_rows, write_results
+from bench.public_sessions_report import report
 from loop.domain.money import PriceBook
 from loop.domain.policies import UNITS, RoutingPolicy
+from loop.ledger.prices import load_price_book
 from optimizers.cache_model import CacheModel
 from optimizers.calibration import calibrate
 from optimizers.classic import classic_policy
@@ -80,6 +82,7 @@ def measure_reach(frame: TurnFrame) -> list[dict[str, Any]]:
                 {
                     "measure": item.measure,
                     "turn_share": item.turn_share,
+                    "token_share": item.token_share,
                     "cost_share": item.cost_share,
                     "session_share": _share_of_sessions(frame, matched),
                     "main_turn_share": _share(matched, is_main),
@@ -94,11 +97,13 @@ def measure_savings(
 ) -> list[dict[str, Any]]:
     """Under T total input tokens to Haiku 4.5, else as requested, for each unit."""
     replayer = Replayer(frame, book)
+    unlimited = Replayer(frame, book, ReplayAssumptions(lookback_blocks=None))
     counts = _resampled_sessions(frame.n_sessions, draws)
     answers = []
     for unit in UNITS:
         for tokens in thresholds:
-            result = replayer.replay(small_to_haiku(tokens, "total_input_tokens", unit))
+            policy = small_to_haiku(tokens, "total_input_tokens", unit)
+            result = replayer.replay(policy)
             logged = np.where(result.is_priced, frame.cost_microusd, 0)
             true = 1.0 - result.candidate_turn_cost_microusd.sum() / logged.sum()
             naive = 1.0 - result.naive_turn_cost_microusd.sum() / logged.sum()
@@ -113,6 +118,8 @@ def measure_savings(
                     "altered_share": float(result.is_altered.mean()),
                     "naive_saving": float(naive),
                     "true_saving": float(true),
+                    "unlimited_lookback_saving": unlimited.replay(policy).saving_share,
+                    "unpriced_turns": result.unpriced_turns,
                     "true_saving_low": float(low),
                     "true_saving_high": float(high),
                 }
@@ -299,3 +306,32 @@ def _resampled_sessions(sessions: int, draws: int) -> Floats:
         for _ in range(draws)
     ]
     return np.array(counts, float)
+
+
+def measure_sessions(data: Path, *, searches: int, trials: int) -> dict[str, Any]:
+    book = load_price_book()
+    frame = read_frame(data, book)
+    return {
+        "machine": machine(),
+        "about": describe_frame(frame),
+        "reach": measure_reach(frame),
+        "savings": measure_savings(frame, book),
+        "calibration": measure_calibration(frame, book),
+        "searches": [search_on_cost(frame, book, trials, seed) for seed in range(searches)],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = data_parser(__doc__)
+    parser.add_argument("--searches", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=400)
+    options = parser.parse_args(arguments)
+    answer = measure_sessions(
+        data_folder(parser, options), searches=options.searches, trials=options.trials
+    )
+    write_results("public_sessions", answer, report(answer))
+    print(report(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,18 +9,18 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from bench.public_routing import measure_sessions
-from bench.public_routing_report import _sessions
 from bench.public_sessions import (
     _held_to_windows,
     _moved_above_window,
     measure_calibration,
     measure_reach,
     measure_savings,
+    measure_sessions,
     predict_reads,
     read_frame,
     search_on_cost,
 )
+from bench.public_sessions_report import report
 from loop.domain.policies import RoutingPolicy
 from loop.ledger.prices import load_price_book
 from optimizers.turn_frame import TurnFrame
@@ -124,7 +124,7 @@ def test_a_search_on_cost_alone_says_that_quality_is_unknown(tmp_path: Path) -> 
 def test_the_report_holds_no_name(tmp_path: Path) -> None:
     rows = [row | {"session_id": "secret " + row["session_id"]} for row in many_sessions()]
     read(tmp_path, rows)
-    text = "\n".join(_sessions(measure_sessions(tmp_path, searches=1, trials=5)))
+    text = report(measure_sessions(tmp_path, searches=1, trials=5))
     assert "96 requests of 16 sessions" in text
     assert "secret" not in text
 
