@@ -167,6 +167,9 @@ class CacheModel:
         uncached = np.rint(uncached * ratio).astype(np.int64)
         output = frame.output_tokens[rows] * self._answer_scale[served]
         output = np.rint(output * self.assumptions.answer_ratio(name)).astype(np.int64)
+        longest = self.assumptions.longest_answer(name)
+        if longest is not None:
+            output = np.where(served == code, output, np.minimum(output, longest))
         window = self.assumptions.window(name)
         fits = np.ones(len(prompt), bool)
         if window is not None:

@@ -43,17 +43,27 @@ def _default_windows() -> dict[str, int]:
     }
 
 
+def _default_outputs() -> dict[str, int]:
+    # As the model API states them; what a gateway's parameter repair caps ``max_tokens`` at.
+    return {
+        "claude-opus-4-7": 128_000,
+        "claude-opus-4-6": 128_000,
+        "claude-sonnet-4-6": 64_000,
+        "claude-haiku-4-5": 64_000,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class ReplayAssumptions:
     """Facts about models that no log states; models are named without a date suffix.
 
-    ``tokenizer_ratio``: tokens for the same text, relative to claude-haiku-4-5.
-    ``verbosity``: how much text a model answers with, relative to the others.
-    ``lookback_blocks``: how many content blocks before a breakpoint the API looks for an earlier
-    entry (``None``: all), and ``blocks_per_turn`` how many a turn adds to the conversation.
-    ``min_cacheable_tokens``: shorter prefixes are not cached. ``context_window_tokens``: what a
-    model can take in, answer included. The two times to live are those of the two kinds of cache
-    write.
+    ``tokenizer_ratio``: tokens for the same text, relative to claude-haiku-4-5. ``verbosity``:
+    how much text a model answers with, relative to the others. ``min_cacheable_tokens``: shorter
+    prefixes are not cached. ``context_window_tokens``: what a model can take in, answer included,
+    and ``max_output_tokens`` the longest answer. ``lookback_blocks``: how many content blocks
+    before a breakpoint the API looks for an earlier entry (``None``: all), and
+    ``blocks_per_turn`` how many a turn adds to the conversation. The two times to live are those
+    of the two kinds of cache write.
     """
 
     tokenizer_ratio: Mapping[str, float] = field(default_factory=_default_ratios)
@@ -62,6 +72,7 @@ class ReplayAssumptions:
     default_min_cacheable_tokens: int = 1_024
     verbosity: Mapping[str, float] = field(default_factory=dict)
     context_window_tokens: Mapping[str, int] = field(default_factory=_default_windows)
+    max_output_tokens: Mapping[str, int] = field(default_factory=_default_outputs)
     lookback_blocks: int | None = 20
     blocks_per_turn: int = 3
     short_ttl_us: int = 5 * 60 * MICROSECONDS
@@ -73,6 +84,10 @@ class ReplayAssumptions:
     def answer_ratio(self, model: str) -> float:
         """Tokens of an answer, relative to a model of ratio 1 and verbosity 1."""
         return self.ratio(model) * self.verbosity.get(undated(model), 1.0)
+
+    def longest_answer(self, model: str) -> int | None:
+        """In the model's own tokens; ``None`` where it is not known."""
+        return self.max_output_tokens.get(undated(model))
 
     def window(self, model: str) -> int | None:
         """What the model can take in, answer included; ``None`` where it is not known."""

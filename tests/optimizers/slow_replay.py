@@ -194,6 +194,8 @@ def _cost(
         uncached = round(usage.input_tokens * to_common * facts.ratio(model))
         answer = 1.0 / facts.answer_ratio(served)
         output = round(usage.output_tokens * answer * facts.answer_ratio(model))
+        if model != served:
+            output = min(output, facts.longest_answer(model) or output)
         write = tokens - hit if caches else 0
         for_an_hour = max(0, min(write, round(long * facts.ratio(model)) - hit)) if caches else 0
         window = facts.window(model)

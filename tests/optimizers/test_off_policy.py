@@ -201,7 +201,7 @@ def test_too_few_scores_are_refused() -> None:
 
 def test_a_gateway_that_does_not_follow_its_arm_is_refused() -> None:
     log = randomised_log(11, 300)
-    other = replace(log.frame.routed_model, values=("claude-sonnet-4-6",) * 2)
+    other = replace(log.frame.routed_model, values=("claude-sonnet-4-6",) * 9)
     frame = replace(log.frame, routed_model=other)
     assert refused(estimate(replace(log, frame=frame), short_to_haiku()), "routed 100.0%")
 

@@ -35,6 +35,8 @@ _REACH_COLUMNS = (
     Column("measure", "measure of input size"),
     Column("turns", "turns", "count"),
     Column("turn_share", "of turns", "share"),
+    Column("session_share", "of sessions", "share"),
+    Column("token_share", "of tokens", "share"),
     Column("cost_share", "of dollars", "share"),
 )
 
