@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 
 from evaluators.calibration.agreement import Agreement, RatedItem, measure_agreement
 from evaluators.calibration.drift import Drift, measure_drift
-from evaluators.calibration.label_store import Label
 from evaluators.calibration.prediction_powered import (
     CorrectedMean,
     JudgedItem,
     correct_mean,
     rectify,
 )
-from evaluators.judge.call_log import JudgeCall
 from evaluators.judge.rubrics import RUBRICS
 from evaluators.judge.sampling import draw
+from loop.control.judge_calls import JudgeCall
+from loop.control.labels import Label
 from loop.domain.errors import BadInput
 
 GOOD = 0.75

@@ -17,8 +17,6 @@ from collectors.drainer import Drainer
 from collectors.journal import Journal, JournalLimits, has_records
 from collectors.quarantine import Quarantine
 from collectors.screening import Screen
-from evaluators.calibration.label_store import LabelStore
-from evaluators.judge.call_log import JudgeCalls
 from loop.access.callers import CallerCheck
 from loop.access.content_mode_store import ContentModeStore
 from loop.access.credentials import CredentialStore
@@ -26,6 +24,8 @@ from loop.access.directory import Directory, DirectorySource
 from loop.access.organization_store import OrganizationStore
 from loop.access.records import AccessLog
 from loop.control.intake_log import IntakeLog
+from loop.control.judge_calls import JudgeCalls
+from loop.control.labels import LabelStore
 from loop.control.lake_records import ErasureLog, LegalHolds
 from loop.control.retention_records import RetentionRecords
 from loop.control.stage_progress import StageLog

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from evaluators.calibration.label_store import Anchor, Label
+from loop.control.labels import Anchor, Label
 from loop.domain.errors import BadInput, NotFound
 from loop.lake.rows import day_of
 from loop.service.assemble import Parts

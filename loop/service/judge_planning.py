@@ -9,10 +9,10 @@ from typing import Any
 
 from collectors.content_modes import Treatment
 from evaluators.judge.budget import JudgePrices
-from evaluators.judge.call_log import JudgeCall, JudgeLimits, Purpose, is_within, parse_limits
 from evaluators.judge.requests import JudgeRequest, build_request, judge_identity
 from evaluators.judge.rubrics import RUBRICS, JudgeIdentity, Rubric, find_rubric
 from evaluators.judge.sampling import draw, inclusion_probability
+from loop.control.judge_calls import JudgeCall, JudgeLimits, Purpose, is_within, parse_limits
 from loop.domain.content_modes import ContentMode, strictest
 from loop.domain.errors import BadInput
 from loop.domain.policies import BUCKETS, Publication

@@ -9,10 +9,10 @@ from itertools import islice
 
 from evaluators.judge.answers import Failure, Judgement, failed, read_answer
 from evaluators.judge.budget import JudgePrices
-from evaluators.judge.call_log import CallOutcome, JudgeCall
 from evaluators.judge.model_api import BatchResult, JudgeApi
 from evaluators.judge.requests import JudgeRequest, build_request
 from evaluators.judge.rubrics import find_rubric
+from loop.control.judge_calls import CallOutcome, JudgeCall
 from loop.domain.scores import Score
 from loop.domain.turns import SessionTrace
 from loop.lake.rows import day_of

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from evaluators.calibration.label_store import Anchor
 from evaluators.contract import digest_trace
 from evaluators.judge.answers import Judgement, failed, read_answer
-from evaluators.judge.call_log import JudgeCall, Reserved
 from evaluators.judge.model_api import (
     MAX_BATCH_BYTES,
     MAX_BATCH_REQUESTS,
@@ -24,6 +22,8 @@ from evaluators.judge.model_api import (
 )
 from evaluators.judge.requests import JudgeRequest, judge_identity
 from evaluators.judge.rubrics import find_rubric
+from loop.control.judge_calls import JudgeCall, Reserved
+from loop.control.labels import Anchor
 from loop.domain.errors import Refused, Unavailable
 from loop.service.assemble import Parts
 from loop.service.judge_planning import (

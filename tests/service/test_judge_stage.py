@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.judge.call_log import JudgeCall, JudgeCalls, JudgeLimits
 from evaluators.judge.sampling import draw, inclusion_probability
+from loop.control.judge_calls import JudgeCall, JudgeCalls, JudgeLimits
 from loop.control.store import connect, metadata
 from loop.domain.errors import BadInput, NotFound
 from loop.domain.estimates import Interval, OutcomeEstimate, PolicyEstimate
