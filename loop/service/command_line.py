@@ -23,6 +23,7 @@ from loop.service.commands import (
     statements,
     tokens,
 )
+from loop.service.commands.export import export
 from loop.service.commands.import_bodies import bodies
 from loop.service.commands.import_transcripts import import_group
 from loop.service.commands.judge import judge, labels
@@ -89,6 +90,7 @@ turnwise.add_command(sessions.spend)
 turnwise.add_command(prices)
 lake.add_command(retention)
 turnwise.add_command(lake)
+turnwise.add_command(export)
 turnwise.add_command(sessions.session)
 turnwise.add_command(budgets.budget)
 turnwise.add_command(sessions.evaluate)

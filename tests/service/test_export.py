@@ -1,0 +1,94 @@
+"""An export says all that is kept, to readers that have nothing of ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import duckdb
+from click.testing import CliRunner
+from deltalake import DeltaTable
+from sqlalchemy import inspect, text
+
+from loop.lake import Lake, LakePolicy
+from loop.ledger.chargeback import GROUPINGS, spend
+from loop.service.assemble import assemble
+from loop.service.command_line import turnwise
+from loop.service.settings import load_settings
+from tests.lake.lake_records import content, turn
+
+PLAIN = """
+    SELECT developer, CAST(sum(cost_microusd) AS BIGINT) FROM (
+        SELECT * FROM read_parquet('{}/day=*/*.parquet', union_by_name = true)
+        QUALIFY row_number() OVER (
+            PARTITION BY session_id, turn_id ORDER BY revision DESC, "commit" DESC) = 1
+    ) WHERE NOT removed GROUP BY ALL ORDER BY ALL"""
+
+
+def test_an_export_holds_everything_and_reads_without_turnwise(tmp_path: Path) -> None:
+    data, folder = tmp_path / "data", tmp_path / "export"
+    parts = assemble(load_settings({}, data_dir=data))
+    lake = Lake.open(parts.settings.lake_uri, policy=LakePolicy(rest_seconds=0.0))
+    for revision in (1, 2, 3):
+        turns = [turn(n, developer=f"d{n}", cost_microusd=n + revision) for n in range(revision)]
+        lake.write_turns(turns, [content(1)], revision=revision)
+        if revision == 2:
+            lake.compact()
+    parts.charge_table.roll_up(["2025-11-23", "2025-11-24"])
+    parts.holds.add("session", "s1", reason="case 7", placed_by="counsel")
+    with parts.engine.connect() as connection:
+        kept = {
+            name: connection.scalar(text(f"SELECT count(*) FROM {name}"))
+            for name in inspect(connection).get_table_names()
+        }
+    parts.close()
+
+    ran = CliRunner().invoke(turnwise, ["export", str(folder), "--data", str(data), "--json"])
+    assert ran.exit_code == 0, ran.output
+    manifest = json.loads((folder / "export.json").read_text())
+    assert json.loads(ran.stdout) == manifest
+    assert manifest["records"] == kept
+    assert kept["legal_holds"] == 1
+    for name, count in kept.items():
+        lines = (folder / "records" / f"{name}.jsonl").read_text().splitlines()
+        assert len([json.loads(line) for line in lines]) == count
+
+    copy = Lake.open(str(folder / "tables"))
+    assert {row["table"] for row in manifest["rows"]} == {
+        "turns", "contents", "charges", "daily_charges"
+    }  # fmt: skip
+    for row in manifest["rows"]:
+        table = DeltaTable(str(folder / "tables" / row["table"]))
+        on_disk = {p.name for p in (folder / "tables" / row["table"]).glob("day=*/*.parquet")}
+        assert {uri.rsplit("/", 1)[-1] for uri in table.file_uris()} == on_disk
+    assert copy.turns_of(["s1"]) == lake.turns_of(["s1"])
+    assert copy.contents_of(["s1"]) == lake.contents_of(["s1"])
+    assert copy.has_daily_charges()
+    assert copy.max_revision() == lake.max_revision() == 3
+    for from_rollup in (False, True):
+        assert spend(copy, GROUPINGS, from_rollup=from_rollup) == spend(lake, GROUPINGS)
+    found = duckdb.sql(PLAIN.format(folder / "tables" / "turns")).fetchall()
+    assert found == [("d0", 3), ("d1", 4), ("d2", 5)]
+
+    again = CliRunner().invoke(turnwise, ["export", str(folder), "--data", str(data)])
+    assert again.exit_code == 2
+    assert "not an empty folder" in again.stderr
+
+
+def test_no_secret_of_a_credential_leaves(tmp_path: Path) -> None:
+    data, folder = str(tmp_path / "data"), tmp_path / "export"
+    made = CliRunner().invoke(
+        turnwise, ["token", "create", "ci", "--verbs", "read", "--data", data, "--json"]
+    )
+    assert made.exit_code == 0, made.output
+    token = json.loads(made.stdout)["token"]
+    assert CliRunner().invoke(turnwise, ["export", str(folder), "--data", data]).exit_code == 0
+    (credential,) = map(
+        json.loads, (folder / "records" / "credentials.jsonl").read_text().splitlines()
+    )
+    assert credential["name"] == "ci"
+    assert "secret_hash" not in credential
+    secret = token.rsplit("_", 1)[1]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if secret.encode() in path.read_bytes()]
