@@ -15,7 +15,7 @@ from loop.domain.turns import Event
 if TYPE_CHECKING:
     from loop.lake import Lake
 
-_EVENT_BYTES = 2_000  # of an event without its texts: the object, its dict, its names and numbers
+_EVENT_BYTES = 1_500  # of an event beside what it says: the object, its dict, its place
 
 
 class RecentSession:
