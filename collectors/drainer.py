@@ -135,11 +135,7 @@ class Drainer:
             waiting = [path for path in waiting if path not in paths]
             following, _ = first_batch(waiting, self.limits.batch_bytes)
             self._ahead.ask([*paths[1:], *following])
-            try:
-                self._drain_or_part(paths, state, report)
-            except BaseException:
-                self._ahead.close()
-                raise
+            self._drain_or_part(paths, state, report)
 
     def is_drained(self) -> bool:
         """Whether everything acknowledged so far can be queried."""

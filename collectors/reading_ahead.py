@@ -53,14 +53,14 @@ class ReadingAhead:
         asked = set(self._asked)
         # A replayed record is judged by the time of the pass that takes it.
         wanted = [path for path in paths if path not in asked and not is_replay(path)]
-        wanted = [
-            path
-            for path in wanted
-            if path.stat().st_size >= SMALLEST_BYTES and b"\n" not in bytes(path)
-        ]
-        if not wanted:
-            return
         try:
+            wanted = [
+                path
+                for path in wanted
+                if path.stat().st_size >= SMALLEST_BYTES and b"\n" not in bytes(path)
+            ]
+            if not wanted:
+                return
             process = self._running()
             assert process.stdin is not None
             process.stdin.write(b"".join(bytes(path) + b"\n" for path in wanted))
@@ -135,8 +135,12 @@ def main() -> None:
             data = pack(decode_segment(Path(os.fsdecode(line[:-1]))))
         except (OSError, ValueError):
             data = b""  # the drainer meets the same and says what it is
-        sys.stdout.buffer.write(_LENGTH.pack(len(data)) + data)
-        sys.stdout.buffer.flush()
+        answer = memoryview(_LENGTH.pack(len(data)) + data)
+        try:
+            while answer:
+                answer = answer[os.write(sys.stdout.fileno(), answer) :]
+        except BrokenPipeError:
+            return  # the drainer is gone
 
 
 if __name__ == "__main__":
