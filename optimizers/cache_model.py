@@ -82,12 +82,13 @@ class CacheModel:
         self._prefix = prefix * ratios[self.served]
         self._long = self._long_lived_part()
         self._has_long = bool(self._long.any())
-        self._system = self._system_prompts()
+        self._system = np.zeros(len(self.segment_starts))
         self._breaks = np.zeros(0, np.int64)
         self._break_epoch = np.zeros(len(frame), np.int32)
         self._reusable = np.array([np.inf])
         self.logged_previous = self._find_logged_previous()
         self._find_breaks()
+        self._system = self._system_prompts()
 
     def codes(self, names: tuple[str, ...]) -> Integers:
         """Codes of models by name, new ones added; models that differ by date only are one."""
@@ -299,8 +300,9 @@ class CacheModel:
         """How much of each segment's prompt is tools and system prompt, which have breakpoints of
         their own and so are found however far back; shape ``(segments,)``.
 
-        The log shows it where a segment's first turn read what other sessions had cached;
-        elsewhere the median of such segments of its class is taken, or nothing if there are none.
+        The log shows it where a segment's first turn read what other sessions had cached, and
+        where a compaction left nothing else to read; elsewhere the median of the segments of its
+        class that show it is taken, or nothing if none does.
         """
         frame = self.frame
         system = np.zeros(len(self.segment_starts))
@@ -309,7 +311,12 @@ class CacheModel:
             return system
         segment = frame.segment[rows]
         first = rows[np.append([True], segment[1:] != segment[:-1])]
+        left = np.full(len(self.segment_starts), np.inf)
+        compacted = self._breaks[self._reusable[:-1] > 0]
+        np.minimum.at(left, frame.segment[compacted], self._reusable[:-1][self._reusable[:-1] > 0])
         read = frame.cache_read_tokens[first] * self._scale[self.served[first]]
+        left = left[frame.segment[first]]
+        read = np.where((read == 0) & np.isfinite(left), left, read)
         kind = frame.request_class.codes[first]
         for code in range(len(frame.request_class.values)):
             shown = read[(kind == code) & (read > 0)]

@@ -56,6 +56,7 @@ class Agent:
     long_end: float = 0.0
     turns: int = 0
     system: float = 0.0
+    opened_warm: bool = False
 
 
 @dataclass
@@ -132,26 +133,77 @@ def _segment(turn: Turn) -> tuple[str, str]:
 def _find_system_prompts(
     turns: Sequence[Turn], agents: dict[tuple[str, str], Agent], facts: ReplayAssumptions
 ) -> None:
+    """From what first turns read of other sessions' prompts, and what compactions left to read."""
     first: dict[tuple[str, str], Turn] = {}
+    shown: dict[tuple[str, str], float] = {}
     for turn in turns:
-        usage = turn.usage
-        if turn.served_model and usage.total_input_tokens > usage.input_tokens:
-            first.setdefault(_segment(turn), turn)
-
-    def read_of(turn: Turn) -> float:
-        return turn.usage.cache_read_tokens * (1.0 / facts.ratio(turn.served_model))
-
+        agent = agents.setdefault(_segment(turn), Agent())
+        agent.turns += 1
+        prefix, long = _cacheable(turn, agent, facts)
+        if not prefix:
+            continue
+        read = turn.usage.cache_read_tokens * (1.0 / facts.ratio(turn.served_model))
+        before = agent.logged.get(_name(turn.served_model))
+        opening = _segment(turn) not in first
+        first.setdefault(_segment(turn), turn)
+        if read and (opening or _shows_break(turn, read, prefix, before, agent, facts)):
+            # What the first turn read counts before all that compactions left.
+            if opening:
+                shown[_segment(turn)] = read
+                agent.opened_warm = True
+            elif not agent.opened_warm:
+                shown[_segment(turn)] = min(read, shown.get(_segment(turn), read))
+        if before and _shows_break(turn, read, prefix, before, agent, facts):
+            for entry in agent.logged.values():
+                entry.most = min(entry.most, read)
+        agent.logged[_name(turn.served_model)] = CacheEntry(
+            turn.turn_id, prefix, long, turn.started_at_us, agent.turns
+        )
     for segment, turn in first.items():
         alike = [
-            read_of(other)
-            for other in first.values()
-            if other.request_class == turn.request_class and read_of(other)
+            length
+            for other, length in shown.items()
+            if first[other].request_class == turn.request_class
         ]
-        read = read_of(turn) or (median(alike) if alike else 0.0)
-        whole = (turn.usage.total_input_tokens - turn.usage.input_tokens) * (
-            1.0 / facts.ratio(turn.served_model)
-        )
-        agents.setdefault(segment, Agent()).system = min(read, whole)
+        length = shown.get(segment) or (median(alike) if alike else 0.0)
+        fresh = Agent(mixes_lifetimes=agents[segment].mixes_lifetimes)
+        fresh.system = min(length, _cacheable(turn, fresh, facts)[0])
+        agents[segment].system = fresh.system
+    for segment, agent in list(agents.items()):
+        agents[segment] = Agent(mixes_lifetimes=agent.mixes_lifetimes, system=agent.system)
+
+
+def _cacheable(turn: Turn, agent: Agent, facts: ReplayAssumptions) -> tuple[float, float]:
+    """The length of the cacheable prompt, and how much of it lives for an hour."""
+    usage = turn.usage
+    to_common = 1.0 / facts.ratio(_name(turn.served_model))
+    written = usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
+    if written:
+        agent.long_lived = usage.cache_creation_1h_tokens > 0
+    if usage.cache_creation_1h_tokens:
+        agent.long_end = (usage.cache_read_tokens + usage.cache_creation_1h_tokens) * to_common
+    if usage == TokenUsage() or not turn.served_model:
+        return 0.0, 0.0
+    prefix = (usage.cache_read_tokens + written) * to_common
+    if agent.mixes_lifetimes:
+        return prefix, min(agent.long_end, prefix)
+    return prefix, prefix if agent.long_lived else 0.0
+
+
+def _shows_break(
+    turn: Turn,
+    read: float,
+    prefix: float,
+    before: CacheEntry | None,
+    agent: Agent,
+    facts: ReplayAssumptions,
+) -> bool:
+    """Whether a warm model read less than was there: the prompt no longer begins as it did."""
+    if before is None or not prefix:
+        return False
+    return read < min(
+        before.alive(turn.started_at_us, agent.turns, 0.0, facts), prefix, before.most
+    )
 
 
 def _cost(
@@ -160,25 +212,14 @@ def _cost(
     usage, served, now = turn.usage, _name(turn.served_model), turn.started_at_us
     place = agent.turns
     to_common = 1.0 / facts.ratio(served)
-    written = usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
-    if written:
-        agent.long_lived = usage.cache_creation_1h_tokens > 0
-    if usage.cache_creation_1h_tokens:
-        agent.long_end = (usage.cache_read_tokens + usage.cache_creation_1h_tokens) * to_common
+    prefix, long = _cacheable(turn, agent, facts)
     if usage == TokenUsage() or not served:
         return turn.cost_microusd
-    prefix = (usage.cache_read_tokens + written) * to_common
-    if agent.mixes_lifetimes:
-        long = min(agent.long_end, prefix)
-    else:
-        long = prefix if agent.long_lived else 0.0
-
     before = agent.logged.get(served)
-    if prefix and before:
-        read = usage.cache_read_tokens * to_common
-        if read < min(before.alive(now, place, agent.system, facts), prefix, before.most):
-            for entry in (*agent.imagined.values(), *agent.logged.values()):
-                entry.most = min(entry.most, read)
+    read = usage.cache_read_tokens * to_common
+    if _shows_break(turn, read, prefix, before, agent, facts):
+        for entry in (*agent.imagined.values(), *agent.logged.values()):
+            entry.most = min(entry.most, read)
     there = agent.imagined.get(model)
     keeps_history = (there.writer if there else "") == (before.writer if before else "")
     if model == served and (keeps_history or not prefix):
