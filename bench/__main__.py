@@ -32,6 +32,7 @@ BENCHMARKS = (
         "chargeback", "spend by developer, organization, model and day over 20 million turns"
     ),
     Benchmark("replay", "logged turns replayed per second under a policy"),
+    Benchmark("estimates", "how often off-policy intervals cover a truth that is known"),
     Benchmark("decide", "microseconds that a gateway takes to decide"),
     Benchmark("evaluators", "sessions scored per second"),
     Benchmark("clusters", "modes found, ids kept, and 50,000 sessions clustered"),

@@ -31,10 +31,11 @@ from optimizers.turn_frame import TurnFrame
 AS_REQUESTED = ""
 NO_BAND = "none"
 REQUEST_CLASSES = ("main", "subagent")
+LEAST_SHARE, MOST_SHARE = 0.005, 0.999
 CEILING_SHARES = (1.0, 0.5, 0.25)
 _EVERYTHING = "all"
 _AGENT = "agent "
-_GUESSED_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+_GUESSED_SHARES = (0.5, 0.3, 0.7, 0.1, 0.9)
 _KNOWN_SHARE = 0.5
 _AGENT_SHARE = 0.02  # of the turns: rarer agent types are not worth a rule
 _MOST_AGENTS = 6
@@ -109,7 +110,7 @@ class PolicySpace:
         choices = (*self.models, AS_REQUESTED)
         drawn: dict[str, Any] = {
             "measure": trial.suggest_categorical("measure", tuple(self.sizes)),
-            "threshold_share": trial.suggest_float("threshold_share", 0.005, 0.999),
+            "threshold_share": trial.suggest_float("threshold_share", LEAST_SHARE, MOST_SHARE),
             "unit": trial.suggest_categorical("unit", UNITS),
             "scope": trial.suggest_categorical("scope", self.scopes),
             "short_model": trial.suggest_categorical("short_model", choices),
@@ -195,8 +196,8 @@ def _agent_scopes(frame: TurnFrame) -> list[str]:
 def _guesses(measures: Sequence[str], cheapest: str) -> Iterable[Mapping[str, Any]]:
     """The search starts from the plain idea, small requests to the cheapest model, at thresholds
     spread over the log; a random start seldom meets it."""
-    for measure in measures:
-        for share in _GUESSED_SHARES:
+    for share in _GUESSED_SHARES:
+        for measure in measures:
             yield {
                 "measure": measure,
                 "threshold_share": share,

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from loop.domain.errors import Conflict
 from loop.domain.policies import RoutingPolicy
 from optimizers.objectives import Evaluation
-from optimizers.policy_space import PolicySpace
+from optimizers.policy_space import LEAST_SHARE, MOST_SHARE, PolicySpace
 
 SamplerName = Literal["tpe", "nsga2"]
 SAMPLERS: tuple[SamplerName, ...] = ("tpe", "nsga2")
@@ -31,6 +31,8 @@ _STARTUP_TRIALS = 30  # drawn at random before TPE begins to learn
 _POPULATION = 30
 _LEAST_FOR_IMPORTANCE = 20
 _LOCK_SECONDS = 60
+_REFINED_EVERY = 5
+_LEAST_STEP = 0.002  # of the log's turns
 _SEED_RANGE = 2**32
 
 
@@ -92,6 +94,7 @@ class SearchStudy:
             "saved_microusd": evaluation.saved_microusd,
             "saving_share": evaluation.saving_share,
             "quality_difference_low": evaluation.quality_difference_low,
+            "is_feasible": evaluation.is_feasible,  # for tools that do not know constraints yet
         }
         for name, value in attributes.items():
             asked.trial.set_user_attr(name, value)
@@ -128,12 +131,44 @@ class SearchStudy:
             self._study.sampler = optuna.samplers.NSGAIISampler(
                 seed=seed, population_size=_POPULATION
             )
-        guesses = self._space.first_guesses
-        if position < len(guesses):
-            self._study.enqueue_trial(dict(guesses[position]))
+        guess = self._guess(position)
+        if guess:
+            self._study.enqueue_trial(guess)
         trial = self._study.ask()
         parameters = self._space.suggest(trial)
         return AskedTrial(trial, parameters, self._space.policy(parameters))
+
+    def _guess(self, position: int) -> dict[str, Any] | None:
+        """The first ones come from the space; later every few trials halve the step in threshold
+        from the best policy so far to the next that was tried, up and down in turn. A sampler
+        alone seldom settles where the saving ends and the constraint begins."""
+        guesses = self._space.first_guesses
+        if position < len(guesses):
+            return dict(guesses[position])
+        if position % _REFINED_EVERY:
+            return None
+        finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        feasible = [t for t in finished if all(v <= 0.0 for v in t.constraints.values())]
+        best = max(feasible, key=lambda trial: (trial.values[0], -trial.number), default=None)
+        if best is None or best.values[0] <= 0.0:
+            return None
+        rest = _without_threshold(best)
+        alike = [trial for trial in finished if _without_threshold(trial) == rest]
+        tried = [trial.params["threshold_share"] for trial in alike]
+        # Thresholds are rounded, so that many shares come to one policy: it ends where the next
+        # one begins.
+        as_good = [
+            trial.params["threshold_share"] for trial in alike if trial.values == best.values
+        ]
+        if position // _REFINED_EVERY % 2:
+            own = max(as_good)
+            other = min((share for share in tried if share > own), default=MOST_SHARE)
+        else:
+            own = min(as_good)
+            other = max((share for share in tried if share < own), default=LEAST_SHARE)
+        if abs(other - own) < _LEAST_STEP:
+            return None
+        return dict(best.params, threshold_share=(own + other) / 2)
 
     def _read(self, trial: optuna.trial.FrozenTrial) -> FinishedTrial:
         parameters = self._space.complete(trial.params)
@@ -186,6 +221,10 @@ def open_study(
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _without_threshold(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    return {name: value for name, value in trial.params.items() if name != "threshold_share"}
 
 
 def _compare(name: str, kept: optuna.Study, about: dict[str, Any]) -> None:

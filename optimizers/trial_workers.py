@@ -92,7 +92,8 @@ class _Pool:
         while True:
             try:
                 return list(self._executor.map(_evaluate, policies))
-            except BrokenProcessPool as error:
+            except (BrokenProcessPool, OSError) as error:
+                # A pool that breaks while it starts another worker says so by an OSError.
                 self._losses += 1
                 self.close()
                 if self._losses >= _LOSSES:

@@ -34,7 +34,7 @@ def run() -> OptimizationRun:
         models=(OPUS, HAIKU),
         publications=log.publications,
         session_quality=log.quality,
-        settings=SearchSettings(trials=40, quality_margin=0.1, min_cell_sessions=40),
+        settings=SearchSettings(trials=50, quality_margin=0.1, min_cell_sessions=40),
         run_id="run-a",
         table_versions={"turns": 7},
     )

@@ -68,13 +68,13 @@ def test_a_study_is_kept_beside_the_records_and_any_optuna_tool_opens_it(control
 
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'control.db'}"
-    trials = 26
+    trials = 30
     command = [sys.executable, str(HERE / "searching_process.py"), url, str(trials)]
     # Its arguments are fixed, and it is ended below.
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
-        if int(line) == 22:  # past the guesses: the sampler's own draws have begun
+        if int(line) == 26:  # past the guesses: the sampler's own draws have begun
             process.send_signal(signal.SIGKILL)
             break
     process.stdout.close()

@@ -238,6 +238,10 @@ def test_the_run_page_shows_both_estimates_and_the_reach_under_each_measure() ->
         assert row["measure"].replace("_", " ") in text
     assert "0.025 %" in text
     assert "no answer" in text  # the trial without an estimate of quality
+    assert "threshold share 60.0 %" in text  # what decided
+    assert "-0.0500, 95 % interval -0.0610 to -0.0400" in text  # dollars a session
+    assert "0.01 worse" in text  # the slice that would pay
+    assert "too small" in text
 
 
 def test_a_run_that_found_nothing_says_so() -> None:

@@ -121,6 +121,20 @@ def policy_document(name: str = "classic", threshold: int = 10_000) -> dict[str,
     }
 
 
+def slice_row(dimension: str, name: str, **given: Any) -> dict[str, Any]:
+    return {
+        "dimension": dimension,
+        "name": name,
+        "sessions": 120,
+        "scored_sessions": 110,
+        "effective_sample_size": 55.5,
+        "saving_share": 0.2,
+        "difference": {"estimate": -0.06, "low": -0.1, "high": -0.02},
+        "p_worse": 0.004,
+        "p_worse_holm": 0.5,
+    } | given
+
+
 def estimate(**given: Any) -> dict[str, Any]:
     document: dict[str, Any] = {
         "policy_digest": "sha256:" + "ab" * 32,
@@ -142,6 +156,12 @@ def estimate(**given: Any) -> dict[str, Any]:
             "support": 0.97,
             "refusals": ["too few sessions of team beta"],
         },
+        "session_cost_usd": {"difference": {"estimate": -0.05, "low": -0.061, "high": -0.04}},
+        "session_wait_seconds": {"difference": {"estimate": 1.25, "low": -0.5, "high": 3.0}},
+        "slices": [
+            slice_row("repository", "ledger", p_worse_holm=0.01),
+            slice_row("language", "Rust", difference=None, p_worse_holm=None, saving_share=None),
+        ],
         "unpriced_turns": 3,
         "saving_share": 0.2308,
         "calibration_residual": 0.0111,
@@ -169,6 +189,9 @@ def run_document(**given: Any) -> dict[str, Any]:
         "started_at_us": NOW_US - 60_000_000,
         "finished_at_us": NOW_US,
         "seed": 7,
+        "settings": {"sampler": "tpe", "trials": 10},
+        "importance": {"threshold_share": 0.6, "unit": 0.4},
+        "spent_usd": 0.0012,
         "outcome": "A better policy was found: it saves 23.1 %.",
         "trials_done": 10,
         "table_versions": {"turns": 12, "scores": 4},

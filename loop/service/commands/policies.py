@@ -173,6 +173,18 @@ def estimate_lines(estimate: dict[str, Any]) -> list[str]:
             f"effective sample size {quality['effective_sample_size']:.0f})"
         )
     lines += [f"  quality  no answer: {reason}" for reason in quality["refusals"]]
+    cost = (estimate.get("session_cost_usd") or {}).get("difference")
+    if cost:
+        lines.append(
+            f"  bills    {cost['estimate']:+.4f} USD a session, off-policy "
+            f"(95 % interval {cost['low']:+.4f} to {cost['high']:+.4f})"
+        )
+    lines += [
+        f"  worse    {part['dimension']} {part['name']}: {part['difference']['estimate']:+.3f} "
+        f"(adjusted p {part['p_worse_holm']:.3f})"
+        for part in estimate.get("slices") or ()
+        if part["p_worse_holm"] is not None and part["p_worse_holm"] < 0.05
+    ]
     return lines
 
 
