@@ -215,6 +215,12 @@ def search(
         margin=settings.quality_margin,
         min_cell_sessions=settings.min_cell_sessions,
     )
+    # The classic policy comes first and outside the study: its models and threshold need not lie
+    # in the space. Where they have no price it is left out.
+    classic = classic_policy()
+    first = None
+    if all(map(price_book.knows, classic.models())):
+        first = settings.scope.restrict(classic, incumbent) if settings.scope else classic
     rules = settings.bounds()
     if stop_requested:
         rules = (when_requested(stop_requested), *rules)
@@ -231,7 +237,7 @@ def search(
         evaluation_of(job, settings.workers) as evaluate,
     ):
         trials, reason, spent_usd = _try_policies(
-            study, evaluate, first_of(*rules), settings, incumbent, progress
+            study, first, evaluate, first_of(*rules), settings, progress
         )
         importance = study.importance()
     done = replace(begun, trials=_mark_front(trials), importance=importance, spent_usd=spent_usd)
@@ -301,10 +307,10 @@ def _about(run: OptimizationRun, frame: TurnFrame, price_book: PriceBook) -> dic
 
 def _try_policies(
     study: SearchStudy,
+    first: RoutingPolicy | None,
     evaluate: Evaluate,
     ends: StoppingRule,
     settings: SearchSettings,
-    incumbent: RoutingPolicy,
     progress: Callable[[Trial], None] | None,
 ) -> tuple[tuple[Trial, ...], str, float]:
     """The trials in order, why the search ended, and what its processors cost."""
@@ -335,16 +341,15 @@ def _try_policies(
             SearchProgress(len(trials), elapsed, best, len(trials) - 1 - best_at, spent_usd)
         )
 
-    # The classic policy comes first and outside the study: its models and threshold need not lie
-    # in the space.
-    classic = classic_policy()
-    first = settings.scope.restrict(classic, incumbent) if settings.scope else classic
-    reason = add(_classic_parameters(classic), first, evaluate([first])[0])
+    reason = ""
+    if first is not None:
+        reason = add(_classic_parameters(classic_policy()), first, evaluate([first])[0])
+    before = len(trials)
     for known in study.finished():
         reason = add(known.parameters, known.policy, known.evaluation)
     while not reason:
         count = min(settings.workers, max(1, settings.trials - len(trials)))
-        asked = study.ask(len(trials) - 1, count)
+        asked = study.ask(len(trials) - before, count)
         for item, merit in zip(asked, evaluate([a.policy for a in asked]), strict=True):
             study.tell(item, merit)
             reason = add(item.parameters, item.policy, merit)
