@@ -57,7 +57,7 @@ def judge_endings(data: Path) -> list[JudgedEnding]:
     """Every labelled ending that the sets hold."""
     labels = json.loads(LABELS.read_text("utf-8"))
     judged = []
-    for source, traces in zip(SETS, (_sessions(data), _runs(data)), strict=True):
+    for source, traces in zip(SETS, (session_traces(data), _runs(data)), strict=True):
         for trace in traces:
             judged += _judge(trace, source, labels[source])
     return judged
@@ -67,7 +67,8 @@ def _runs(data: Path) -> Iterator[SessionTrace]:
     return (run.trace for run in mini_swe_runs(data))
 
 
-def _sessions(data: Path) -> Iterator[SessionTrace]:
+def session_traces(data: Path) -> Iterator[SessionTrace]:
+    """The public sessions of Claude Code, as their transcripts tell them."""
     events: dict[str, list[Event]] = defaultdict(list)
     for path in sorted((data / SETS[0] / "raw").glob("*.jsonl.gz")):
         lines = [line for line in gzip.decompress(path.read_bytes()).splitlines() if line.strip()]

@@ -3,7 +3,8 @@
     python -m bench.public_evaluators --data PATH [--draws N]
 
 ``PATH`` holds the sets ``claude_code_swebench_lite``, ``minisweagent_gemini3pro``,
-``taubench_airline_gpt4o`` and ``bfcl`` (``docs/benchmarks/evaluators.md``). Writes
+``taubench_airline_gpt4o``, ``bfcl``, ``summedits``, ``factool``, ``halueval_general`` and
+``claude_code_sessions`` (``docs/benchmarks/evaluators.md``). Writes
 ``bench/results/public_evaluators.{json,md}``: counts and shares only, nothing of any text.
 """
 
@@ -13,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,10 @@ import numpy as np
 from bench.public_calls import bfcl_calls, same_text
 from bench.public_classifier import measure_auroc
 from bench.public_data import data_folder, data_parser, machine, say, write_results
+from bench.public_endings import session_traces
 from bench.public_evaluators_report import report
+from bench.public_texts import SETS as TEXT_SETS
+from bench.public_texts import measure_texts
 from bench.public_traces import (
     JudgedTrace,
     mini_swe_runs,
@@ -189,6 +194,58 @@ def compare_with_labels(runs: Sequence[JudgedTrace]) -> list[Expectation]:
     return found
 
 
+def classify_valid(judged: Sequence[Judged], draws: int) -> list[dict[str, Any]]:
+    """The tool-use score of answers whose right calls are at hand, as a classifier of ``valid``, by
+    category, with the length of the answer beside it."""
+    labelled = [item for item in judged if item.run.trace.expected_calls is not None]
+    by_category: dict[str, list[Judged]] = {}
+    for item in labelled:
+        by_category.setdefault(item.run.labels["category"], []).append(item)
+    found = []
+    for name, rows in [*sorted(by_category.items()), ("all", labelled)]:
+        scored = [item for item in rows if item.values["tool_use"] is not None]
+        found.append(
+            {
+                "category": name,
+                "answers": len(rows),
+                "scored": len(scored),
+                "shorter": _baseline(scored, "output tokens", draws)["estimate"],
+                **_auroc(scored, [item.values["tool_use"] or 0.0 for item in scored], draws),
+            }
+        )
+    return found
+
+
+def measure_sessions(data: Path) -> dict[str, Any]:
+    """Real sessions without a verdict: what can be scored, and what the evaluators found there."""
+    evaluators = default_evaluators()
+    scored, reasons = Counter[str](), Counter[tuple[str, str]]()
+    verdicts, sessions, claims_in = Counter[str](), 0, Counter[str]()
+    for trace in session_traces(data):
+        sessions += 1
+        for evaluator in evaluators:
+            score = evaluator.evaluate(trace)
+            scored[evaluator.name] += score.is_scored
+            if not score.is_scored:
+                reasons[evaluator.name, score.unscored_reason] += 1
+            if evaluator.name == "faithfulness":
+                found = Counter(finding.verdict for finding in score.findings)
+                verdicts.update(found)
+                claims_in.update(found.keys())
+    return {
+        "sessions": sessions,
+        "scored": dict(scored),
+        "unscored": [
+            {"evaluator": name, "reason": reason, "runs": count}
+            for (name, reason), count in reasons.most_common()
+        ],
+        "verdicts": [
+            {"verdict": name, "claims": verdicts[name], "sessions": claims_in[name]}
+            for name in sorted(verdicts)
+        ],
+    }
+
+
 def _agreement(expectations: Sequence[Expectation]) -> list[dict[str, Any]]:
     by_category: dict[str, list[Expectation]] = {}
     for item in expectations:
@@ -287,6 +344,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     calls = bfcl_calls(data)
     unlabelled = [replace(run, trace=replace(run.trace, expected_calls=None)) for run in calls]
     answer["bfcl"] = measure_calls(judge(unlabelled), compare_with_labels(calls), options.draws)
+    answer["bfcl"]["valid_by_category"] = classify_valid(judge(calls), options.draws)
+    answer["texts"] = {}
+    for name, read_texts in TEXT_SETS.items():
+        say(name)
+        answer["texts"][name] = measure_texts(read_texts(data), options.draws)
+    say("claude_code_sessions")
+    answer["sessions"] = measure_sessions(data)
     text = report(answer)
     write_results("public_evaluators", answer, text)
     print(text)

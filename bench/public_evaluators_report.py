@@ -24,7 +24,10 @@ def report(answer: dict[str, Any]) -> str:
     ]
     for name, found in answer["sets"].items():
         lines += _runs(name, found)
-    return "\n".join(lines + _calls(answer["bfcl"])) + "\n"
+    lines += _calls(answer["bfcl"])
+    for name, found in answer["texts"].items():
+        lines += _texts(name, found)
+    return "\n".join(lines + _sessions(answer["sessions"])) + "\n"
 
 
 def _runs(name: str, found: dict[str, Any]) -> list[str]:
@@ -109,6 +112,18 @@ def _calls(found: dict[str, Any]) -> list[str]:
             for row in found["agreement"]
         ),
     ]
+    lines += [
+        "",
+        "The score of tool_use where the right answers are at hand, as a classifier of `valid`:",
+        "",
+        "| category | answers | scored | AUROC (95 %) | fewer output tokens |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row['category']} | {row['answers']:,} | {row['scored']:,} | {_area(row)} | "
+            f"{'–' if row['shorter'] is None else format(row['shorter'], '.3f')} |"
+            for row in found["valid_by_category"]
+        ),
+    ]
     errors = found["errors"]
     lines += [
         "",
@@ -123,3 +138,54 @@ def _calls(found: dict[str, Any]) -> list[str]:
     for row in found["baselines"]:
         lines.append(f"| {row['predictor']} | {row['rows']:,} | {_area(row)} |")
     return [*lines, "", *_reasons(found["unscored"])]
+
+
+def _texts(name: str, found: dict[str, Any]) -> list[str]:
+    lines = [
+        f"## {name}",
+        "",
+        f"{found['texts']:,} texts, {found['good']:,} ({found['good'] / found['texts']:.0%}) "
+        f"judged good. faithfulness scored {found['scored']:,}.",
+        "",
+        "| predictor | texts | AUROC (95 %) |",
+        "|---|---|---|",
+        *(f"| {row['predictor']} | {row['rows']:,} | {_area(row)} |" for row in found["rows"]),
+        "",
+    ]
+    if found["tasks"]:
+        lines += ["| part | texts | good | scored |", "|---|---|---|---|"]
+        for row in found["tasks"]:
+            lines.append(
+                f"| {row['task']} | {row['texts']:,} | {row['good_share']:.0%} | {row['scored']} |"
+            )
+        lines.append("")
+    if found["verdicts"]:
+        lines += ["| verdict | in good texts | in bad texts |", "|---|---|---|"]
+        for row in found["verdicts"]:
+            lines.append(f"| {row['verdict']} | {row['in_good']} | {row['in_bad']} |")
+        lines.append("")
+    return [*lines, *_reasons(found["unscored"])]
+
+
+def _sessions(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "## claude_code_sessions",
+        "",
+        f"{found['sessions']} sessions of people at work, no verdict on any.",
+        "",
+        "| evaluator | sessions scored |",
+        "|---|---|",
+        *(
+            f"| {name} | {_share(count, found['sessions'])} |"
+            for name, count in found["scored"].items()
+        ),
+        "",
+        "| verdict of faithfulness | claims | in sessions |",
+        "|---|---|---|",
+        *(
+            f"| {row['verdict']} | {row['claims']:,} | {row['sessions']} |"
+            for row in found["verdicts"]
+        ),
+        "",
+    ]
+    return [*lines, *_reasons(found["unscored"])]
