@@ -62,8 +62,9 @@ POLICIES = {
 }
 
 
-def synthetic_log(turns: int, book: PriceBook, seed: int = 0) -> TurnFrame:
-    """Sessions of 25 turns on Opus, 40 seconds apart, with a first prompt of 30,000 tokens."""
+def synthetic_log(turns: int, book: PriceBook, seed: int = 0, shared: int = 0) -> TurnFrame:
+    """Sessions of 25 turns on Opus, 40 seconds apart, with a first prompt of 30,000 tokens, of
+    which so many are read from what other sessions cached."""
     random = np.random.default_rng(seed)
     sessions = turns // TURNS_PER_SESSION
     n = sessions * TURNS_PER_SESSION
@@ -74,6 +75,7 @@ def synthetic_log(turns: int, book: PriceBook, seed: int = 0) -> TurnFrame:
     output = random.integers(20, 900, n)
     price = book.find(OPUS, DAY)
     assert price is not None
+    new[place == 0] -= shared
     read = total - new
     millionths = (
         3 * price.input_microusd
@@ -155,6 +157,19 @@ class Measured:
     @property
     def turns_per_second(self) -> float:
         return self.turns / self.seconds
+
+
+def measure_shared(turns: int, book: PriceBook) -> list[Measured]:
+    """Every policy where the log shows that sessions share a system prompt: which other sessions
+    keep it warm on which model is found anew in each replay."""
+    frame = synthetic_log(turns, book, shared=15_000)
+    replayer = Replayer(frame, book)
+    measured = []
+    for name, policy in POLICIES.items():
+        seconds, result = best_seconds(lambda policy=policy: replayer.replay(policy))  # type: ignore[misc]
+        share = result.rerouted_turns / len(frame)
+        measured.append(Measured(name, len(frame), seconds, share, result.saving_share or 0.0))
+    return measured
 
 
 def measure_replay(turns: int, book: PriceBook) -> tuple[list[Measured], dict[str, Any]]:
@@ -357,6 +372,10 @@ def main(arguments: list[str] | None = None) -> None:
         answer["replay"] += [
             vars(item) | {"turns_per_second": item.turns_per_second} for item in measured
         ]
+    answer["shared"] = [
+        vars(item) | {"turns_per_second": item.turns_per_second}
+        for item in measure_shared(1_000_000, book)
+    ]
     answer["search"] = measure_search(book, 1_000_000, options.trials)
     write_results(answer)
     print((RESULTS / "replay.md").read_text(encoding="utf-8"))

@@ -152,7 +152,7 @@ def predict_reads(frame: TurnFrame, book: PriceBook) -> CacheReads:
     for code in range(len(caches.models)):
         rows = np.flatnonzero(caches.is_billable & (caches.served == code))
         if len(rows):
-            known[rows] = caches.read_tokens(code, rows, previous[rows])
+            known[rows] = caches.read_tokens(code, rows, previous[rows], caches.logged_world)
     prefix = (
         frame.cache_read_tokens + frame.cache_creation_5m_tokens + frame.cache_creation_1h_tokens
     )

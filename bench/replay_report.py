@@ -44,6 +44,20 @@ def report(answer: dict[str, Any]) -> str:
             f"{min(replays) / size['scan_seconds']:.1f} to "
             f"{max(replays) / size['scan_seconds']:.1f} | {size['peak_memory_mib']:,} |"
         )
+    if "shared" in answer:
+        lines += [
+            "",
+            "Where the log shows that sessions share a system prompt:",
+            "",
+            "| policy | turns | seconds | million turns/s | rerouted | saving |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {item['policy']} | {item['turns']:,} | {item['seconds']:.3f} | "
+            f"{item['turns_per_second'] / 1e6:.1f} | {item['rerouted_share']:.1%} | "
+            f"{item['saving_share']:.1%} |"
+            for item in answer["shared"]
+        ]
     lines += [
         "",
         f"## Against a plain Python loop on {answer['loop'][0]['turns']:,} of the same turns",

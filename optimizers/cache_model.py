@@ -7,6 +7,7 @@ a model with ratio 1) and turned into a model's own tokens where they are priced
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +24,7 @@ from optimizers.price_columns import (
     to_microusd,
 )
 from optimizers.replay_assumptions import ReplayAssumptions, undated
+from optimizers.shared_prompts import SharedPrompts, SharedWorld, find_sharing
 from optimizers.turn_columns import Integers, code_type
 from optimizers.turn_frame import TurnFrame
 
@@ -39,7 +41,8 @@ class ModelTurns:
 
     ``cost_microusd`` is the bill where the log can be believed (``is_modelled`` is false), else
     that of the cache model; :data:`UNPRICED` or :data:`TOO_LONG` where there is none. It does not
-    hold for the first turn of a segment nor in ``recheck``, where the row before left no cache.
+    hold for the first turn of a segment nor in ``recheck``, where the row before left no cache or
+    less than other sessions may have.
     """
 
     cost_microusd: Integers
@@ -83,12 +86,14 @@ class CacheModel:
         self._long = self._long_lived_part()
         self._has_long = bool(self._long.any())
         self._system = np.zeros(len(self.segment_starts))
+        self._sharing: SharedPrompts | None = None
         self._breaks = np.zeros(0, np.int64)
         self._break_epoch = np.zeros(len(frame), np.int32)
         self._reusable = np.array([np.inf])
         self.logged_previous = self._find_logged_previous()
         self._find_breaks()
-        self._system = self._system_prompts()
+        self._system, openings = self._system_prompts()
+        self._sharing = self._find_sharing(openings)
 
     def codes(self, names: tuple[str, ...]) -> Integers:
         """Codes of models by name, new ones added; models that differ by date only are one."""
@@ -99,38 +104,51 @@ class CacheModel:
                 self.models.append(name)
         return np.array([known[undated(name)] for name in names], code_type(len(self.models)))
 
+    def world(self, model: Integers) -> SharedWorld | None:
+        """The system prompts that sessions share when the turns go to these models (codes, shape
+        ``(n,)``); ``None`` where the log shows none."""
+        return SharedWorld(self._sharing, model) if self._sharing else None
+
+    @cached_property
+    def logged_world(self) -> SharedWorld | None:
+        """As :meth:`world`, of the models as served."""
+        return self.world(self.served)
+
     def turns_on(self, code: int) -> ModelTurns:
         """The frame on one model, worked out when first asked for."""
         if code not in self._turns:
             self._turns[code] = self._work_out(code)
         return self._turns[code]
 
-    def read_tokens(self, code: int, rows: Integers, previous: Integers) -> Integers:
-        """What each turn reads from the cache that its previous turn left on the model, in the
-        model's tokens; ``previous`` holds :data:`NONE` where there is none."""
-        shared = self._shared(rows, previous)
+    def read_tokens(
+        self, code: int, rows: Integers, previous: Integers, world: SharedWorld | None
+    ) -> Integers:
+        """What each turn reads from the cache that its previous turn left on the model, or other
+        sessions, in the model's tokens; ``previous`` holds :data:`NONE` where there is none."""
+        shared = self._shared(code, rows, previous, world)
         ratio = self.assumptions.ratio(self.models[code])
         return np.asarray(np.rint(shared * ratio).astype(np.int64))
 
-    def cost(self, code: int, rows: Integers, previous: Integers) -> Integers:
+    def cost(
+        self, code: int, rows: Integers, previous: Integers, world: SharedWorld | None
+    ) -> Integers:
         """Micro-dollars of turns on one model by the cache model, :data:`UNPRICED` where it has
         no price, :data:`TOO_LONG` where they do not fit it and were served by another."""
         turns = self.turns_on(code)
-        millionths = np.rint(
-            self._shared(rows, previous) * self.assumptions.ratio(self.models[code])
-        )
-        discount = turns.discount if turns.discount.ndim == 0 else turns.discount[rows]
-        millionths *= discount
-        cost = to_microusd(turns.cold_millionths[rows] - millionths.astype(np.int64))
+        saved = self._shared(code, rows, previous, world)
+        saved *= self.assumptions.ratio(self.models[code])
+        np.rint(saved, out=saved)
+        saved *= turns.discount if turns.discount.ndim == 0 else turns.discount.take(rows)
+        cost = to_microusd(turns.cold_millionths.take(rows) - saved.astype(np.int64))
         if turns.is_plain is not None:
             odd = np.flatnonzero(~turns.is_plain[rows])
-            cost[odd] = self._priced_anew(code, rows[odd], previous[odd])[0]
+            cost[odd] = self._priced_anew(code, rows[odd], previous[odd], world)[0]
         return cost
 
     def _priced_anew(
-        self, code: int, rows: Rows, previous: Integers
+        self, code: int, rows: Rows, previous: Integers, world: SharedWorld | None = None
     ) -> tuple[Integers, Tokens, Booleans]:
-        tokens, caches, fits = self._tokens(code, rows, previous)
+        tokens, caches, fits = self._tokens(code, rows, previous, world)
         cost = self._prices_on(code).cost(rows, tokens)
         cost[~fits & (cost != UNPRICED)] = TOO_LONG
         return cost, tokens, caches
@@ -155,7 +173,7 @@ class CacheModel:
         return self._prices[code]
 
     def _tokens(
-        self, code: int, rows: Rows, previous: Integers
+        self, code: int, rows: Rows, previous: Integers, world: SharedWorld | None
     ) -> tuple[Tokens, Booleans, Booleans]:
         """What the turns are billed for on a model, whether they leave a cached prefix on it, and
         whether they fit its window."""
@@ -175,7 +193,7 @@ class CacheModel:
         fits = np.ones(len(prompt), bool)
         if window is not None:
             fits = (served == code) | (uncached + prompt + output <= window)
-        read = np.rint(self._shared(rows, previous) * ratio).astype(np.int64)
+        read = np.rint(self._shared(code, rows, previous, world) * ratio).astype(np.int64)
         read *= caches
         write = prompt - read
         long = np.rint(self._long[rows] * ratio).astype(np.int64)
@@ -194,12 +212,17 @@ class CacheModel:
     def _work_out(self, code: int) -> ModelTurns:
         n = len(self.frame)
         cost, cold, discount = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+        is_short = np.zeros(n, bool)
         is_modelled, caches, is_plain = np.empty(n, bool), np.empty(n, bool), np.empty(n, bool)
         prices = self._prices_on(code)
         for first, end in pairwise(self.edges.tolist()):
             part = slice(first, end)
             before = np.arange(first - 1, end - 1)
             modelled, tokens, caches[part] = self._priced_anew(code, part, np.maximum(before, 0))
+            if self._sharing:
+                system = np.minimum(self._system[self.frame.segment[part]], self._prefix[part])
+                wanted = np.rint(system * self.assumptions.ratio(self.models[code]))
+                is_short[part] = caches[part] & (tokens.cache_read < wanted)
             written = tokens.cache_creation_5m + tokens.cache_creation_1h + tokens.cache_read
             is_long = self._long[part] > 0
             unread = Tokens(
@@ -222,16 +245,18 @@ class CacheModel:
             cost_microusd=cost.astype(np.int32) if is_narrow else cost,
             is_modelled=is_modelled,
             last_caching=None if caches.all() else _last_of(caches),
-            recheck=np.flatnonzero(weak[:-1]) + 1,
+            recheck=np.flatnonzero(np.append([False], weak[:-1]) | is_short),
             has_gaps=bool((cost < 0).any()),
             cold_millionths=cold,
             discount=_scalar_if_same(discount),
             is_plain=None if is_plain.all() else is_plain,
         )
 
-    def _shared(self, rows: Rows, previous: Integers) -> Floats:
-        """How much of each prompt the previous turn left in a cache that still lives, on the
-        common scale."""
+    def _shared(
+        self, code: int, rows: Rows, previous: Integers, world: SharedWorld | None
+    ) -> Floats:
+        """How much of each prompt the previous turn left in a cache that still lives, or other
+        sessions did, on the common scale."""
         started, prefix = self.frame.started_at_us, self._prefix
         chosen = started[rows] if isinstance(rows, slice) else started.take(rows)
         age = chosen - started.take(previous)
@@ -258,6 +283,12 @@ class CacheModel:
                 bounds = np.stack([since[broken], now[broken]], axis=1).ravel()
                 least = np.minimum.reduceat(self._reusable, bounds)[::2]
                 shared[broken] = np.minimum(shared[broken], least)
+        if world is not None and not isinstance(rows, slice):
+            system = self._system.take(self.frame.segment.take(rows))
+            lacking = np.flatnonzero(shared < np.minimum(system, self._prefix.take(rows)))
+            lacking = lacking[world.is_warm(code, rows[lacking])]
+            system = np.minimum(system[lacking], self._prefix[rows[lacking]])
+            shared[lacking] = np.maximum(shared[lacking], system)
         return np.asarray(shared)
 
     def _find_logged_previous(self) -> Integers:
@@ -296,19 +327,21 @@ class CacheModel:
             part[rows] = np.minimum(end, self._prefix[rows])
         return np.asarray(part)
 
-    def _system_prompts(self) -> Floats:
+    def _system_prompts(self) -> tuple[Floats, Integers]:
         """How much of each segment's prompt is tools and system prompt, which have breakpoints of
         their own and so are found however far back; shape ``(segments,)``.
 
         The log shows it where a segment's first turn read what other sessions had cached, and
         where a compaction left nothing else to read; elsewhere the median of the segments of its
-        class that show it is taken, or nothing if none does.
+        class that show it is taken, or nothing if none does. Also returns each segment's first
+        turn with a cacheable prompt, :data:`NONE` for none.
         """
         frame = self.frame
         system = np.zeros(len(self.segment_starts))
         rows = np.flatnonzero(self.has_prefix)
+        openings = np.full(len(system), NONE)
         if len(rows) == 0:
-            return system
+            return system, openings
         segment = frame.segment[rows]
         first = rows[np.append([True], segment[1:] != segment[:-1])]
         left = np.full(len(self.segment_starts), np.inf)
@@ -323,7 +356,20 @@ class CacheModel:
             if len(shown):
                 read[(kind == code) & (read == 0)] = np.median(shown)
         system[frame.segment[first]] = np.minimum(read, self._prefix[first])
-        return system
+        openings[frame.segment[first]] = first
+        return system, openings
+
+    def _find_sharing(self, openings: Integers) -> SharedPrompts | None:
+        facts = self.assumptions
+        ttl = np.where(self._long > 0, facts.long_ttl_us, facts.short_ttl_us)
+        return find_sharing(
+            self.frame,
+            openings[openings >= 0],
+            self._system,
+            self.served,
+            self.has_prefix,
+            self.frame.started_at_us + ttl,
+        )
 
     def _last_in_segment(self, marked: Booleans) -> Integers:
         """The last marked row up to each row in its segment, :data:`NONE` for none."""
@@ -339,7 +385,7 @@ class CacheModel:
         last, unlimited entry).
         """
         read = self.frame.cache_read_tokens * self._scale[self.served]
-        expected = self._shared(slice(0, len(self.frame)), self.logged_previous)
+        expected = self._shared(NONE, slice(0, len(self.frame)), self.logged_previous, None)
         is_break = self.has_prefix & (self.logged_previous >= 0) & (read < expected)
         self._break_epoch = np.cumsum(is_break, dtype=np.int32)
         self._breaks = np.flatnonzero(is_break)

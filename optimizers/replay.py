@@ -26,6 +26,7 @@ from loop.domain.policies import RoutingPolicy
 from optimizers.cache_model import NONE, TOO_LONG, CacheModel, ModelTurns
 from optimizers.replay_assumptions import ReplayAssumptions
 from optimizers.routing import Routes, routes
+from optimizers.shared_prompts import SharedWorld
 from optimizers.turn_columns import Integers, recode
 from optimizers.turn_frame import TurnFrame
 
@@ -123,6 +124,7 @@ class Replayer:
         frame, caches = self.frame, self._caches
         n = len(frame)
         code_of = caches.codes(routed.models)
+        world = caches.world(recode(routed.model, code_of)) if len(frame) else None
         is_same_code = np.array_equal(code_of, np.arange(len(code_of)))
         candidate = frame.cost_microusd.copy()
         is_priced = frame.is_priced
@@ -151,7 +153,7 @@ class Replayer:
                 candidate[part] += on_model.cost_microusd[part] * is_here
                 is_altered[part] |= on_model.is_modelled[part] & is_here
                 rows, previous = runs.previous(code, on_model)
-                cost, altered = self._cost_after(code, rows, previous)
+                cost, altered = self._cost_after(code, rows, previous, world)
                 if len(cost) and int(cost.max()) > np.iinfo(candidate.dtype).max:
                     candidate = candidate.astype(np.int64)
                 candidate[rows], is_altered[rows] = cost, altered
@@ -180,12 +182,12 @@ class Replayer:
         )
 
     def _cost_after(
-        self, code: int, rows: Integers, previous: Integers
+        self, code: int, rows: Integers, previous: Integers, world: SharedWorld | None
     ) -> tuple[Integers, Booleans]:
         """The costs of turns on one model whose last turn on it is not the row before, and which
         of them the cache model gave."""
         caches = self._caches
-        cost = caches.cost(code, rows, previous)
+        cost = caches.cost(code, rows, previous, world)
         is_served = caches.served.take(rows) == code
         is_kept = previous == caches.logged_previous.take(rows)
         # A turn that caches nothing is touched by its own model alone.
@@ -213,7 +215,8 @@ class Replayer:
         writes, shape ``(n,)``; as billed where the model has no say (nothing served, no price)."""
         modelled = self.frame.cost_microusd.astype(np.int64)
         for code, rows in self._served_rows():
-            cost = self._caches.cost(code, rows, self._caches.logged_previous[rows])
+            previous, world = self._caches.logged_previous[rows], self._caches.logged_world
+            cost = self._caches.cost(code, rows, previous, world)
             modelled[rows] = np.where(cost < 0, modelled[rows], cost)
         return modelled
 
@@ -223,7 +226,8 @@ class Replayer:
         where the model has no say."""
         read = np.zeros(len(self.frame), np.int64)
         for code, rows in self._served_rows():
-            read[rows] = self._caches.read_tokens(code, rows, self._caches.logged_previous[rows])
+            previous, world = self._caches.logged_previous[rows], self._caches.logged_world
+            read[rows] = self._caches.read_tokens(code, rows, previous, world)
         return read
 
     @cached_property
@@ -265,7 +269,7 @@ class _Runs:
         previous = np.full(len(runs), NONE, np.int64)
         follows = segment[1:] == segment[:-1]
         last_caching = on_model.last_caching
-        if last_caching is None:
+        if last_caching is None and not len(on_model.recheck):
             previous[1:] = (lasts[:-1] - NONE) * follows + NONE
             return starts, previous
         weak = on_model.recheck
@@ -279,7 +283,7 @@ class _Runs:
         at, pending = rows - 1, np.arange(len(rows))
         while len(pending):
             within = run[pending]
-            found = last_caching[at[pending]]
+            found = at[pending] if last_caching is None else last_caching[at[pending]]
             is_there = (at[pending] >= starts[within]) & (found >= starts[within])
             previous[pending[is_there]] = found[is_there]
             pending, within = pending[~is_there], within[~is_there]

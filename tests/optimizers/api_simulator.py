@@ -20,6 +20,10 @@ from loop.domain.turns import TokenUsage, Turn
 START_US = 1_767_600_000_000_000
 LOOKBACK_BLOCKS = 20
 LIFETIME_US = {"5m": 300_000_000, "1h": 3_600_000_000}
+SHARED_SYSTEM = {
+    "": [(-1, 6_000), (-2, 5_000), (-3, 4_000)],
+    "sub": [(-4, 3_000), (-5, 3_000), (-6, 2_000)],
+}
 TOKENS_PER_WORD = {"claude-opus-4-7": 1.3, "claude-haiku-4-5": 1.0, "claude-sonnet-4-6": 1.0}
 LEAST_TOKENS = {"claude-opus-4-7": 4_096, "claude-haiku-4-5": 4_096, "claude-sonnet-4-6": 2_048}
 
@@ -68,14 +72,17 @@ class PromptCache:
         return TokenUsage(tail, answer, read, short, long)
 
 
-def make_work(seed: int, sessions: int = 40) -> list[Request]:
-    """Sessions of some thirty requests with pauses, a compaction now and then, and a subagent."""
+def make_work(seed: int, *, shares_system: bool, sessions: int = 40) -> list[Request]:
+    """Sessions of some thirty requests with pauses, a compaction now and then, and a subagent;
+    with one system prompt for all, or one each."""
     random, block, work = Random(seed), iter(range(10**9)), []
     for number in range(sessions):
         lifetime = random.choice(("5m", "1h"))
         at_us = START_US + number * 97_000_000
         for agent in ("", "sub") if random.random() < 0.4 else ("",):
             system = [(next(block), random.randint(2_000, 9_000)) for _ in range(3)]
+            if shares_system:
+                system = SHARED_SYSTEM[agent]
             talk: list[tuple[int, int]] = [(next(block), random.randint(500, 6_000))]
             left = 0
             for _ in range(random.randint(10, 50) if not agent else random.randint(3, 12)):

@@ -57,6 +57,7 @@ class Agent:
     turns: int = 0
     system: float = 0.0
     opened_warm: bool = False
+    shares: bool = False
 
 
 @dataclass
@@ -78,18 +79,20 @@ def simulate(
     for turn in turns:
         if turn.usage.cache_creation_5m_tokens and turn.usage.cache_creation_1h_tokens:
             agents.setdefault(_segment(turn), Agent()).mixes_lifetimes = True
-    kept: dict[tuple[str, str], Route] = {}
-    result = SlowResult()
     turns = sorted(turns, key=lambda t: (t.session_id, t.started_at_us, t.sequence, t.turn_id))
     _find_system_prompts(turns, agents, facts)
-    for turn in turns:
-        auxiliary = turn.request_class == "auxiliary"
-        agent = agents.setdefault(_segment(turn), Agent())
-        request = _request(turn, agent.turns, policy, auxiliary)
+    models = _route(turns, policy)
+    # Caches are shared between sessions, so what they cost is worked out in the order of time.
+    in_time = sorted(
+        turns, key=lambda t: (t.started_at_us, *_segment_order(t), t.sequence, t.turn_id)
+    )
+    _find_sharing(in_time, agents, facts)
+    warm_until: dict[tuple[str, str], int] = {}
+    result = SlowResult()
+    for turn in in_time:
+        agent = agents[_segment(turn)]
         agent.turns += 1
-        key = unit_key(policy, request)
-        kept[key] = route = decide(policy, request, kept.get(key))
-        cost = _cost(turn, _name(route.model), agent, prices, facts)
+        cost = _cost(turn, models[turn.turn_id], agent, prices, facts, warm_until)
         if turn.cost_microusd is None or cost is None:
             result.unpriced += 1
             result.by_turn[turn.turn_id] = None
@@ -98,6 +101,56 @@ def simulate(
             result.incumbent += turn.cost_microusd
             result.by_turn[turn.turn_id] = cost
     return result
+
+
+def _route(turns: Sequence[Turn], policy: RoutingPolicy) -> dict[str, str]:
+    kept: dict[tuple[str, str], Route] = {}
+    places: dict[tuple[str, str], int] = {}
+    models = {}
+    for turn in turns:
+        auxiliary = turn.request_class == "auxiliary"
+        place = places.get(_segment(turn), 0)
+        places[_segment(turn)] = place + 1
+        request = _request(turn, place, policy, auxiliary)
+        key = unit_key(policy, request)
+        kept[key] = route = decide(policy, request, kept.get(key))
+        models[turn.turn_id] = _name(route.model)
+    return models
+
+
+def _find_sharing(
+    in_time: Sequence[Turn], agents: dict[tuple[str, str], Agent], facts: ReplayAssumptions
+) -> None:
+    """Who shares a system prompt: as the log shows, and who could not have found it warm."""
+    opened: set[tuple[str, str]] = set()
+    proves: set[tuple[str, str]] = set()
+    by_segment = {}
+    for turn in in_time:
+        if turn.served_model and turn.usage.total_input_tokens > turn.usage.input_tokens:
+            by_segment.setdefault(_segment(turn), turn)
+    for segment, turn in by_segment.items():
+        if turn.usage.cache_read_tokens:
+            proves.add(segment)
+    if not proves:
+        return
+    for segment in by_segment:
+        agents[segment].shares = agents[segment].system > 0
+    state = {segment: Agent(mixes_lifetimes=agent.mixes_lifetimes)
+             for segment, agent in agents.items()}  # fmt: skip
+    warm_until: dict[tuple[str, str], int] = {}
+    for turn in in_time:
+        segment = _segment(turn)
+        prefix, long = _cacheable(turn, state[segment], facts)
+        if not prefix:
+            continue
+        kind = (turn.request_class, _name(turn.served_model))
+        if segment not in opened:
+            opened.add(segment)
+            if segment not in proves and warm_until.get(kind, -1) >= turn.started_at_us:
+                agents[segment].shares = False
+        if segment in proves:
+            ends = turn.started_at_us + (facts.long_ttl_us if long else facts.short_ttl_us)
+            warm_until[kind] = max(ends, warm_until.get(kind, -1))
 
 
 def _request(turn: Turn, index: int, policy: RoutingPolicy, auxiliary: bool) -> RouteRequest:
@@ -123,6 +176,11 @@ def _request(turn: Turn, index: int, policy: RoutingPolicy, auxiliary: bool) -> 
 
 def _name(model: str) -> str:
     return re.sub(r"-20\d{6}$", "", model)
+
+
+def _segment_order(turn: Turn) -> tuple[str, bool, str]:
+    auxiliary = turn.request_class == "auxiliary"
+    return (turn.session_id, auxiliary, "" if auxiliary else turn.agent_id)
 
 
 def _segment(turn: Turn) -> tuple[str, str]:
@@ -207,7 +265,12 @@ def _shows_break(
 
 
 def _cost(
-    turn: Turn, model: str, agent: Agent, prices: PriceBook, facts: ReplayAssumptions
+    turn: Turn,
+    model: str,
+    agent: Agent,
+    prices: PriceBook,
+    facts: ReplayAssumptions,
+    warm_until: dict[tuple[str, str], int],
 ) -> int | None:
     usage, served, now = turn.usage, _name(turn.served_model), turn.started_at_us
     place = agent.turns
@@ -228,10 +291,12 @@ def _cost(
     else:
         tokens = round(prefix * facts.ratio(model))
         caches = prefix > 0 and (model == served or tokens >= facts.minimum(model))
-        hit = 0
-        if caches and there:
+        shared = 0.0
+        if there:
             shared = min(there.alive(now, place, agent.system, facts), prefix, there.most)
-            hit = round(shared * facts.ratio(model))
+        if agent.shares and warm_until.get((turn.request_class, model), -1) >= now:
+            shared = max(shared, min(agent.system, prefix))
+        hit = round(shared * facts.ratio(model)) if caches else 0
         uncached = round(usage.input_tokens * to_common * facts.ratio(model))
         answer = 1.0 / facts.answer_ratio(served)
         output = round(usage.output_tokens * answer * facts.answer_ratio(model))
@@ -248,6 +313,10 @@ def _cost(
         cost = prices.cost(model, day, billed, terms).microusd
         if not fits or prices.find(model, day) is None:
             cost = None
+    if agent.shares and prefix:
+        ends = now + (facts.long_ttl_us if long else facts.short_ttl_us)
+        kind = (turn.request_class, model)
+        warm_until[kind] = max(ends, warm_until.get(kind, -1))
     for world, on, leaves in ((agent.logged, served, prefix > 0), (agent.imagined, model, caches)):
         if leaves:
             world[on] = CacheEntry(turn.turn_id, prefix, long, now, place)

@@ -50,9 +50,9 @@ POLICIES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def work() -> list[Request]:
-    return make_work(7)
+@pytest.fixture(scope="module", params=[False, True], ids=["own system", "shared system"])
+def work(request: pytest.FixtureRequest) -> list[Request]:
+    return make_work(7, shares_system=request.param)
 
 
 @pytest.fixture(scope="module")
