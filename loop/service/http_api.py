@@ -208,6 +208,12 @@ def api_routes(readings: Readings, actions: Actions) -> list[BaseRoute]:
         get("/v1/overview", lambda request, _: readings.overview()),
         get("/v1/settings", lambda request, _: readings.settings()),
         get("/v1/spend", lambda request, _: readings.spend(**_spend_options(request))),
+        get(
+            "/v1/spend/doubles",
+            lambda request, _: readings.suspected_doubles(
+                request.query_params.get("since"), request.query_params.get("until")
+            ),
+        ),
         get("/v1/sessions", lambda request, _: readings.list_sessions(**_list_options(request))),
         get(
             "/v1/sessions/{session_id}",

@@ -16,6 +16,7 @@ from loop.domain.estimates import PolicyEstimate
 from loop.domain.policies import RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
 from loop.ledger.chargeback import spend, unpriced_reasons
+from loop.ledger.suspected_doubles import suspected_doubles
 from loop.service import cluster_readings, policy_readings, session_readings
 from loop.service.assemble import Parts
 from loop.service.logged_turns import reach_of
@@ -163,6 +164,14 @@ class Readings:
                 parts.lake, since, until, only=self._sees().condition()
             )
         return answer
+
+    def suspected_doubles(
+        self, since: str | None = None, until: str | None = None
+    ) -> dict[str, Any]:
+        """Turns that are probably charged a second time, and what they come to together."""
+        rows = suspected_doubles(self._parts.lake, since, until, only=self._sees().condition())
+        cost = sum(row["cost_microusd"] or 0 for row in rows)
+        return {"rows": rows, "cost_microusd": cost, "next": None}
 
     def list_sessions(
         self,

@@ -47,6 +47,7 @@ RULES: Mapping[str, RouteRule] = {
     # What a node sees of itself.
     "GET /v1/overview": READ_OWN,
     "GET /v1/spend": READ_OWN,
+    "GET /v1/spend/doubles": READ_OWN,
     "GET /v1/statements": READ_OWN,
     "GET /v1/statements/{month}": READ_OWN,
     "GET /v1/statements/{month}/{format}": READ_OWN,

@@ -63,6 +63,36 @@ def spend_by(client: ApiClient, grouping: str, as_json: bool, **options: Any) ->
     return None
 
 
+@spend.command("doubles")
+@click.option("--since", metavar="DAY", help="First day, YYYY-MM-DD (UTC).")
+@click.option("--until", metavar="DAY", help="Day to stop before, YYYY-MM-DD (UTC).")
+@reads
+def spend_doubles(client: ApiClient, as_json: bool, **options: Any) -> None:
+    """Requests that are probably charged twice: by the client, and by a gateway that names nothing.
+
+    JSON: {"rows": [{session_id, turn_id, day, org_path, model, sources, started_at_us,
+    cost_microusd, of_session_id, of_turn_id, of_org_path, apart_us}], cost_microusd,
+    "next": null}.
+    """
+    answer = client.get("/v1/spend/doubles", **options)
+    if as_json:
+        return print_json(answer)
+    columns = [
+        Column("started_at_us", "at (UTC)", "time"),
+        Column("session_id", "told under"),
+        Column("of_session_id", "and by session"),
+        Column("model", "model"),
+        Column("cost_microusd", "cost", "money"),
+    ]
+    print_rows(answer["rows"], columns, "No request is suspected to be charged twice.")
+    if answer["rows"]:
+        talk.print(
+            f"{show(answer['cost_microusd'], 'money')} is probably charged twice; "
+            "docs/conventions.md says how to have the gateway name the session."
+        )
+    return None
+
+
 def print_spend(rows: list[dict[str, Any]], grouping: str) -> None:
     names = [GROUPINGS[name] for name in grouping.split(",") if name in GROUPINGS]
     print_rows(rows, [*names, *_AMOUNTS], "No turns yet.")
