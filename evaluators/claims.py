@@ -31,6 +31,8 @@ _WORTH_READING = (
     "unable", "not exist", "returns", "opened", "exists", "defined", "declared", "version",
     "reads", "contains",
 )  # fmt: skip
+_UNABLE = ("could", "unable", "not able", "failed to", "not allowed", "cannot", "can't")
+_WRITES = ("creat", "add", "wrot", "updat", "modif", "edit", "delet", "remov", "renam")
 _POINTS = re.compile(r"\.\w{1,5}:\d|\d\.\d|\bline \d")  # at a line of a file, or a version
 _NOT_ASSERTED = re.compile(
     r"(?i)\b(?:should|would|could|might|may|will|must|can|if|once|when|whenever|until|unless"
@@ -208,10 +210,11 @@ def read_claims(text: str) -> tuple[Claim, ...]:
 
 
 def _is_worth_reading(lowered: str) -> bool:
-    for part in _WORTH_READING:
-        if part in lowered:
-            return True
-    return _POINTS.search(lowered) is not None
+    return _has(lowered, _WORTH_READING) or _POINTS.search(lowered) is not None
+
+
+def _has(lowered: str, parts: tuple[str, ...]) -> bool:
+    return any(map(lowered.__contains__, parts))
 
 
 def admits_failures(text: str) -> bool:
@@ -229,12 +232,13 @@ def _sentence_claims(sentence: str, lowered: str, context: str) -> list[Claim]:
         return []
     words = _clip(sentence)
     claims: list[Claim] = []
-    unquoted = _QUOTED.sub("“”", sentence)
-    for match in _COULD_NOT.finditer(unquoted):
+    has_quotes = '"' in sentence or "“" in sentence
+    unquoted = _QUOTED.sub("“”", sentence) if has_quotes else sentence
+    for match in _COULD_NOT.finditer(unquoted) if _has(lowered, _UNABLE) else ():
         if not re.search(r"(?i)\b(?:user|you|if|when)\b", unquoted[: match.start()]):
             claims.append(Claim("failure", words, subject=match.group("act").lower()))
             return claims
-    for match in _NOT_THERE.finditer(sentence):
+    for match in _NOT_THERE.finditer(sentence) if "exist" in lowered else ():
         return [Claim("failure", words, subject="exist", value=match.group("path"))]
     for literal, start, end in read_literals(sentence, words):
         if _asserted(sentence, start, end):
@@ -244,7 +248,7 @@ def _sentence_claims(sentence: str, lowered: str, context: str) -> list[Claim]:
     failing = _FAILING.search(unquoted) if may_fail else None
     if failing and _asserted(unquoted, failing.start(), failing.end()):
         claims.append(Claim("failure", words, subject="check"))
-    file_match = _FILE.search(sentence)
+    file_match = _FILE.search(sentence) if _has(lowered, _WRITES) else None
     if file_match and not _NEGATED.search(sentence[: file_match.end()]):
         path = file_match.group("path") or file_match.group("bare")
         claims.append(Claim("file", words, subject=path, value=file_match.group("verb").lower()))
@@ -290,7 +294,11 @@ def _check_claims(sentence: str, words: str, context: str) -> list[Claim]:
     zero = _ZERO_FAILED.search(plain) if names_tests or "example" in lowered else None
     if zero and _asserted(plain, zero.start(), zero.start() + 1):
         claims.append(Claim("tests", words, count=int(zero.group("num").replace(",", ""))))
-    if not claims and (_TEST_WORD.search(plain) or _TEST_WORD.search(context)):
+    if (
+        not claims
+        and "pass" in lowered
+        and (_TEST_WORD.search(plain) or _TEST_WORD.search(context))
+    ):
         pronoun = _PRONOUN.search(plain)
         if pronoun and _asserted(plain, pronoun.start(), pronoun.end()):
             claims.append(Claim("tests", words))

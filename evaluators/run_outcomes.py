@@ -189,11 +189,11 @@ def read_test_counts(output: str) -> TestCounts | None:
         found = [(int(p), int(f), int(i)) for _, p, f, i in _CARGO.findall(text)]
         if found:
             return _sum_counts(found)
-    for pattern, reader in _LESS_COMMON:
-        match = pattern.search(text)
+    for hint, pattern, reader in _LESS_COMMON:
+        match = pattern.search(text) if hint in text else None
         if match:
             return reader(text, match)
-    if "ok" in text or "FAIL" in text or "--- PASS" in text:
+    if text.startswith("ok") or any(hint in text for hint in ("\nok", "FAIL", "--- PASS")):
         counts = _go(text)
         if counts is not None:
             return counts
@@ -244,13 +244,14 @@ def _read_dotnet(text: str, match: re.Match[str]) -> TestCounts:
 
 
 _LESS_COMMON = (
-    (_NEXTEST, _read_nextest),
-    (_EXAMPLES, _read_examples),
-    (_MOCHA, _read_mocha),
-    (_CTEST, _read_ctest),
-    (_BUN, _read_bun),
-    (_DOTNET, _read_dotnet),
-    (_PLAYWRIGHT, _read_playwright),
+    ("Summary [", _NEXTEST, _read_nextest),
+    (" failure", _EXAMPLES, _read_examples),
+    (" passing", _MOCHA, _read_mocha),
+    ("% tests passed", _CTEST, _read_ctest),
+    (" fail", _BUN, _read_bun),
+    ("Failed:", _DOTNET, _read_dotnet),
+    (" passed", _PLAYWRIGHT, _read_playwright),
+    (" failed", _PLAYWRIGHT, _read_playwright),
 )
 
 _CHECK_FAILED = re.compile(
