@@ -107,6 +107,9 @@ class _Sums:
         )
         self.correction = other_influence - judged_influence
         self.labelled_sessions = len(np.unique(rows))
+        self.other_sessions = len(np.unique(_rows(others, places)))
+        self.judged_spread = float(judged_influence @ judged_influence) * self.labelled_sessions
+        self.other_spread = float(other_influence @ other_influence) * self.other_sessions
         self.all_judged = np.average(
             np.concatenate([judged, other_judged]),
             weights=np.concatenate([weights, other_weights]),
@@ -131,10 +134,15 @@ class _Sums:
         )
 
     def _tuned(self) -> float:
-        spread = float(self.correction @ self.correction)
+        """The least variance, with the judge's spread over labelled and other sessions taken
+        together: a few sessions that happen to be alike must not look like certainty."""
+        labelled, others = self.labelled_sessions, self.other_sessions
+        spread = labelled * self.judged_spread + others * self.other_spread
+        spread /= labelled + others
         if spread <= 0.0:
             return 0.0
-        return min(1.0, max(0.0, -float(self.label_influence @ self.correction) / spread))
+        together = -float(self.label_influence @ self.correction)
+        return min(1.0, max(0.0, together / (spread / labelled + spread / others)))
 
     def _half_width(self, influence: Floats, confidence: float, estimated: int) -> float:
         sessions = self.labelled_sessions
@@ -146,15 +154,18 @@ class _Sums:
 def rectify(items: Sequence[JudgedItem], power: float) -> dict[str, float]:
     """One value per session whose mean is the corrected mean: for estimators that want sessions.
 
-    ``power * judged`` for a session, and for a labelled one what the label differs by besides,
+    Each has its judged value times a factor, and a labelled one what its label differs by besides,
     over the chance of being labelled. Single values may lie outside [0, 1]; their expectation is
-    the label's. ``items`` are one per session.
+    the label's. ``items`` are one per session; ``power`` is that of :func:`correct_mean`, which
+    compares the labelled ones with the others, where here they are held against all.
     """
+    others = sum(item.label is None for item in items)
+    factor = power * len(items) / max(1, others)
     values = {}
     for item in items:
-        value = power * item.judged
+        value = factor * item.judged
         if item.label is not None:
-            value += (item.label - power * item.judged) / item.label_probability
+            value += (item.label - factor * item.judged) / item.label_probability
         values[item.session_id] = value
     return values
 

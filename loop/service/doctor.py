@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from collectors.conventions.registry import known_conventions
@@ -17,6 +18,8 @@ from loop.domain.errors import TurnwiseError
 from loop.ledger.chargeback import unpriced_reasons
 from loop.service.assemble import Parts, assemble
 from loop.service.intake_readings import RECENT_DAYS, recent_hours_us, recent_us, sums_of
+from loop.service.judge_desk import why_off
+from loop.service.judge_planning import judging_limits
 from loop.service.settings import Settings
 
 SHOWN_REASONS = 5
@@ -53,6 +56,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("prices", _check_prices),
         ("conventions", _check_conventions),
         ("evaluators", _check_evaluators),
+        ("judge", _check_judge),
     ]
     for name, examination in examinations:
         try:
@@ -101,6 +105,28 @@ def _check_clock(parts: Parts) -> Check:
         "the newest turn lies "
         + ("in the past" if ahead_us <= 0 else f"{ahead_us / 3.6e9:.1f} h in the future"),
         "Set the clocks of the developers' machines and of this one (NTP).",
+    )
+
+
+def _check_judge(parts: Parts) -> Check:
+    settings = parts.settings
+    if off := why_off(settings):
+        return Check("judge", True, f"off: {off}")
+    judging_limits(settings)
+    today = datetime.now(UTC).date().isoformat()
+    price = parts.price_book.find(settings.judge_model, today)
+    if price is None or "batch" not in dict(price.service_tiers):
+        return Check(
+            "judge",
+            False,
+            f"{settings.judge_model} has no price, for batches too: nothing can be judged",
+            "Add its price (`turnwise prices set`), or set TURNWISE_JUDGE_MODEL.",
+        )
+    return Check(
+        "judge",
+        True,
+        f"{settings.judge_model} judges {settings.judge_sample_rate:.1%} of sessions of "
+        f"{', '.join(settings.judge_org_paths)} for at most ${settings.judge_budget_usd:g} a day",
     )
 
 

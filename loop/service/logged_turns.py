@@ -14,7 +14,6 @@ from loop.domain.policies import RoutingPolicy
 from loop.domain.turns import METRIC_SOURCE
 from loop.service.assemble import Parts
 from optimizers.calibration import calibrate, describe_calibration
-from optimizers.policy_estimates import estimate_with
 from optimizers.reach import describe_reach, rule_reach
 from optimizers.replay import Replayer
 from optimizers.turn_frame import COLUMNS, TurnFrame
@@ -64,6 +63,8 @@ def replay_policy(
     Raises :class:`BadInput` for a model without a price and :class:`Conflict` where no turn has a
     price on all sides: there is no number then.
     """
+    from optimizers.policy_estimates import estimate_with  # it loads scipy, which few readings need
+
     frame = load_frame(parts, view)
     replayer = Replayer(frame, parts.price_book)
     result = replayer.replay(policy)

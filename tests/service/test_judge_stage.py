@@ -23,6 +23,7 @@ from loop.domain.policies import Arm, Publication
 from loop.domain.scores import QualityMeasure
 from loop.service import judge_results, judge_stage
 from loop.service.command_line import turnwise
+from loop.service.doctor import examine
 from loop.service.judge_planning import JudgeOrder, plan_judging
 from loop.service.quality_source import quality_measure, read_arms, read_quality
 from routing_policies.offline_gate import judge_estimate
@@ -312,7 +313,7 @@ def label_rows(house: JudgedHouse, bad: set[str]) -> list[dict[str, Any]]:
 
 
 def judged_many(house: JudgedHouse, bad: set[str]) -> None:
-    """45 sessions; the judge calls those in ``bad`` contradicted."""
+    """36 sessions; the judge calls those in ``bad`` contradicted."""
 
     def answer(body: Mapping[str, Any]) -> str:
         content = body["messages"][0]["content"]
@@ -320,7 +321,7 @@ def judged_many(house: JudgedHouse, bad: set[str]) -> None:
         return answers_text(knows_controls(body, verdict))
 
     house.api.answer = answer
-    for number in range(45):
+    for number in range(36):
         turns, texts = session(f"s{number}")
         house.add_later(
             (turns, [*texts[:2], replace(texts[2], text=f"Passed with tag s{number}.")])
@@ -331,31 +332,31 @@ def judged_many(house: JudgedHouse, bad: set[str]) -> None:
 
 
 def test_a_judge_decides_only_once_it_has_agreed_with_people(tmp_path: Path) -> None:
-    bad = {f"s{number}" for number in range(0, 45, 3)}
+    bad = {f"s{number}" for number in range(0, 36, 3)}
     with judged_house(
-        tmp_path, JUDGE_MIN_LABELLED_SESSIONS="40", QUALITY_MEASURE="judge_faithfulness"
+        tmp_path, JUDGE_MIN_LABELLED_SESSIONS="32", QUALITY_MEASURE="judge_faithfulness"
     ) as house:
         unknown = quality_measure(house.parts)
         assert unknown.refusals == ("judge_faithfulness has judged nothing yet",)
         judged_many(house, bad)
         refused = quality_measure(house.parts)
-        assert "0 of its sessions are labelled, fewer than 40" in refused.refusals[0]
+        assert "0 of its sessions are labelled, fewer than 32" in refused.refusals[0]
         assert read_quality(house.parts, house.parts.lake, refused) == {}
         rows = label_rows(house, bad)
-        added = house.desk.add_labels({"actor": "ana", "rows": rows[:42]})
-        assert added == {"rows": 42, "new": 42}
-        assert house.desk.add_labels({"actor": "ana", "rows": rows[:42]})["new"] == 0
+        added = house.desk.add_labels({"actor": "ana", "rows": rows[:33]})
+        assert added == {"rows": 33, "new": 33}
+        assert house.desk.add_labels({"actor": "ana", "rows": rows[:33]})["new"] == 0
         measure = quality_measure(house.parts)
         assert measure.refusals == ()
         quality = read_quality(house.parts, house.parts.lake, measure)
-        assert len(quality) == 45
+        assert len(quality) == 36
         (row,) = house.desk.calibration()["rows"]
         assert row["may_decide"]
         assert row["agreement"]["kappa"]["estimate"] == 1.0
-        assert row["mean"]["labelled_sessions"] == 42
+        assert row["mean"]["labelled_sessions"] == 33
         mean = row["mean"]["mean"]
         assert mean["low"] <= 2 / 3 <= mean["high"]
-        assert sum(quality.values()) / 45 == pytest.approx(mean["estimate"], abs=0.02)
+        assert sum(quality.values()) / 36 == pytest.approx(mean["estimate"])
         # Another identity starts from nothing.
         other = replace(house.parts.settings, judge_model="claude-sonnet-4-6")
         house.parts.settings = other
@@ -363,9 +364,9 @@ def test_a_judge_decides_only_once_it_has_agreed_with_people(tmp_path: Path) -> 
 
 
 def test_a_judge_that_disagrees_may_decide_nothing(tmp_path: Path) -> None:
-    with judged_house(tmp_path, JUDGE_MIN_LABELLED_SESSIONS="40") as house:
-        judged_many(house, {f"s{number}" for number in range(0, 45, 3)})
-        rows = label_rows(house, {f"s{number}" for number in range(0, 45, 2)})
+    with judged_house(tmp_path, JUDGE_MIN_LABELLED_SESSIONS="32") as house:
+        judged_many(house, {f"s{number}" for number in range(0, 36, 3)})
+        rows = label_rows(house, {f"s{number}" for number in range(0, 36, 2)})
         house.desk.add_labels({"actor": "ana", "rows": rows})
         (row,) = house.desk.calibration()["rows"]
         assert not row["may_decide"]
@@ -415,8 +416,8 @@ def test_the_gate_passes_nothing_by_a_measure_that_may_not_decide() -> None:
 
 
 def test_anchors_tell_when_the_same_judge_says_otherwise(tmp_path: Path) -> None:
-    bad = {f"s{number}" for number in range(0, 45, 3)}
-    with judged_house(tmp_path, JUDGE_MIN_LABELLED_SESSIONS="40") as house:
+    bad = {f"s{number}" for number in range(0, 36, 3)}
+    with judged_house(tmp_path, JUDGE_MIN_LABELLED_SESSIONS="32") as house:
         judged_many(house, bad)
         house.desk.add_labels({"actor": "ana", "rows": label_rows(house, bad)})
         with pytest.raises(NotFound, match="no label"):
@@ -424,9 +425,9 @@ def test_anchors_tell_when_the_same_judge_says_otherwise(tmp_path: Path) -> None
                 {"actor": "ana", "rubric": "faithfulness", "sessions": ["nobody"]}
             )
         frozen = house.desk.freeze_anchors({"actor": "ana", "rubric": "faithfulness"})
-        assert frozen["anchors"] == 45
+        assert frozen["anchors"] == 36
         for _ in range(2):
-            assert house.run(anchors=True)["sent"] == 45
+            assert house.run(anchors=True)["sent"] == 36
             house.desk.collect()
         (row,) = house.desk.calibration()["rows"]
         assert (row["drift"]["passes"], row["drift"]["flips"]) == (2, 0)
@@ -436,7 +437,7 @@ def test_anchors_tell_when_the_same_judge_says_otherwise(tmp_path: Path) -> None
         house.desk.collect()
         (row,) = house.desk.calibration()["rows"]
         assert row["drift"]["is_alarm"]
-        assert "on 45 of 90 anchor items" in row["refusals"][-1]
+        assert "on 36 of 72 anchor items" in row["refusals"][-1]
 
 
 def test_labels_are_imported_from_files_and_the_report_is_for_people(house: JudgedHouse) -> None:
@@ -455,15 +456,15 @@ def test_labels_are_imported_from_files_and_the_report_is_for_people(house: Judg
         return result.output
 
     answer = run(f"labels import {path} --as ana --json")
-    assert json.loads(answer[answer.index("{") :]) == {"rows": 45, "new": 45}
+    assert json.loads(answer[answer.index("{") :]) == {"rows": 36, "new": 36}
     assert "1 labels read, 1 of them new." in run(f"labels import {jsonl} --as ana")
-    assert len(json.loads(run("labels list --json"))["rows"]) == 46
+    assert len(json.loads(run("labels list --json"))["rows"]) == 37
     report = run("judge calibration")
-    assert "kappa undefined on 45 items of 45 sessions" in report or "kappa 0.000" in report
+    assert "kappa undefined on 36 items of 36 sessions" in report or "kappa 0.000" in report
     assert "may not decide" in report
     assert "on the way" in run("judge status")
     dry = run("judge run --dry-run --rubric tool_use")
-    assert "would send 45 requests for about $" in dry
+    assert "would send 36 requests for about $" in dry
     path.write_text("session_id,rubric,value\ns1,faithfulness,2\n")
     assert "label 1: A label lies between 0 and 1" in run(f"labels import {path} --as ana", 2)
     path.write_text("session_id,rubric,value\ns1,faithfulness,not_checkable\n")
@@ -474,11 +475,11 @@ def test_an_erased_session_leaves_only_what_was_spent(house: JudgedHouse) -> Non
     judged_many(house, set())
     house.desk.add_labels({"actor": "ana", "rows": label_rows(house, set())})
     spent = house.desk.show()["spent_microusd"]
-    house.parts.judge_calls.forget([f"s{number}" for number in range(45)])
+    house.parts.judge_calls.forget([f"s{number}" for number in range(36)])
     assert house.parts.labels.forget(["s1"]) == 1
     assert house.desk.show()["spent_microusd"] == spent
     assert house.desk.calibration()["rows"] == []
-    assert len(house.parts.labels.current()) == 44
+    assert len(house.parts.labels.current()) == 35
 
 
 def test_the_scheduled_look_sends_and_collects(house: JudgedHouse) -> None:
@@ -489,6 +490,22 @@ def test_the_scheduled_look_sends_and_collects(house: JudgedHouse) -> None:
     scores = [s for s in house.parts.lake.scores_of(["s1"]) if s.evaluator.startswith("judge_")]
     assert {score.evaluator for score in scores} == {"judge_faithfulness", "judge_tool_use"}
     assert house.parts.stage_log.read("judge").done == 2
+
+
+def test_doctor_says_whether_it_can_judge(house: JudgedHouse) -> None:
+    def check(**given: Any) -> dict[str, Any]:
+        settings = replace(house.parts.settings, **given)
+        return next(one for one in examine(settings) if one.check == "judge").as_row()
+
+    assert "claude-haiku-4-5 judges 100.0% of sessions of engineering" in check()["detail"]
+    assert check(anthropic_api_key="")["detail"].startswith("off: There is no key")
+    unpriced = check(judge_model="claude-what-9-9")
+    assert not unpriced["ok"]
+    house.parts.settings = replace(house.parts.settings, judge_model="claude-what-9-9")
+    house.add(session("s1"))
+    with pytest.raises(BadInput, match="What the judge claude-what-9-9 costs is not known"):
+        house.run()
+    assert house.api.seen == []
 
 
 def test_requests_keep_to_the_number_at_once(tmp_path: Path) -> None:
@@ -534,8 +551,8 @@ def test_a_rollout_is_held_by_a_judge_and_never_rolled_back(
 
 
 def test_a_rollout_leaves_a_judge_aside_that_may_not_decide(tmp_path: Path) -> None:
-    bad = {f"s{number}" for number in range(0, 45, 3)}
-    arms = {f"s{n}": "canary" if n % 2 else "control" for n in range(45)}
+    bad = {f"s{number}" for number in range(0, 36, 3)}
+    arms = {f"s{n}": "canary" if n % 2 else "control" for n in range(36)}
     outcomes = [SessionOutcome(name, arm, 1, "r", 0, turns=1) for name, arm in arms.items()]
     with judged_house(
         tmp_path, JUDGE_MIN_LABELLED_SESSIONS="30", QUALITY_MEASURE="judge_faithfulness"
@@ -546,15 +563,15 @@ def test_a_rollout_leaves_a_judge_aside_that_may_not_decide(tmp_path: Path) -> N
         found = reading_guardrail(refused)
         assert (found.verdict, found.action) == ("inconclusive", "none")
         assert found.reason.startswith("left aside: judge_faithfulness may not decide anything: 0")
-        house.desk.add_labels({"actor": "ana", "rows": label_rows(house, bad)[:36]})
+        house.desk.add_labels({"actor": "ana", "rows": label_rows(house, bad)[:30]})
         reading = read_arms(house.parts, outcomes)
         assert reading is not None
         assert reading.measure.refusals == ()
-        assert reading.judged_sessions == 45
+        assert reading.judged_sessions == 36
         assert reading.difference is not None
         truth = (
-            sum(n % 3 > 0 for n in range(1, 45, 2)) / 22
-            - sum(n % 3 > 0 for n in range(0, 45, 2)) / 23
+            sum(n % 3 > 0 for n in range(1, 36, 2)) / 22
+            - sum(n % 3 > 0 for n in range(0, 36, 2)) / 23
         )
         assert reading.difference.low <= truth <= reading.difference.high
         house.parts.settings = replace(house.parts.settings, quality_measure="quality")
