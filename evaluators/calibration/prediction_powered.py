@@ -5,7 +5,8 @@ Efficient Prediction-Powered Inference", 2023, arXiv:2311.01453): the judge's me
 corrected by what the judge was off on the labelled ones. It is right whatever the judge says; a
 better judge makes it narrower. Turns of one session are alike, so the variance is the jackknife's
 over sessions (what the mean changes by without each), and the interval is Student's with as many
-degrees of freedom as there are labelled sessions, less the two that are estimated.
+degrees of freedom as the labelled sessions are worth, less the two that are estimated: sessions of
+unequal size are worth fewer (Kish's effective number; see Carter, Schnepel and Steigerwald, 2017).
 """
 
 from __future__ import annotations
@@ -107,6 +108,8 @@ class _Sums:
         )
         self.correction = other_influence - judged_influence
         self.labelled_sessions = len(np.unique(rows))
+        sizes = np.bincount(rows, weights)
+        self.effective_sessions = float(sizes.sum() ** 2 / (sizes @ sizes))
         self.other_sessions = len(np.unique(_rows(others, places)))
         self.judged_spread = float(judged_influence @ judged_influence) * self.labelled_sessions
         self.other_spread = float(other_influence @ other_influence) * self.other_sessions
@@ -145,9 +148,9 @@ class _Sums:
         return min(1.0, max(0.0, together / (spread / labelled + spread / others)))
 
     def _half_width(self, influence: Floats, confidence: float, estimated: int) -> float:
-        sessions = self.labelled_sessions
         variance = float(influence @ influence)
-        quantile = float(stdtrit(sessions - estimated, (1 + confidence) / 2))
+        freedom = max(1.0, self.effective_sessions - estimated)
+        quantile = float(stdtrit(freedom, (1 + confidence) / 2))
         return quantile * math.sqrt(variance)
 
 
