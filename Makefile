@@ -60,7 +60,7 @@ test-litellm: $(VENV)/.dev .venv-litellm/.done ## Test the plugin in the real Li
 
 .PHONY: judge-live
 judge-live: $(VENV)/.dev ## Hold the real model API to the judge's contract (ANTHROPIC_API_KEY; costs some cents)
-	@$(BIN)/python -m pytest -p no:cacheprovider --timeout=90000 tests/evaluators/judge_live.py
+	@$(BIN)/python -m pytest -rs -p no:cacheprovider --timeout=90000 tests/evaluators/judge_live.py
 
 FUZZ_SECONDS ?= 600
 .PHONY: fuzz
