@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from loop.access.view import ALL_ROWS, View
 from loop.domain.budgets import (
     ALERT_PERCENT,
     PAUSE_PERCENT,
@@ -15,7 +17,7 @@ from loop.domain.budgets import (
     period_of,
 )
 from loop.domain.errors import BadInput, NotFound
-from loop.lake.rows import day_start_us
+from loop.lake.rows import day_of, day_start_us
 from loop.service.assemble import Parts
 from loop.service.budget_stage import burn_of, measure_lag
 
@@ -30,21 +32,39 @@ _MAX_INTEGER = 2**63
 
 
 class Budgets:
-    """Over the assembled parts."""
+    """Over the assembled parts. ``sees`` gives what the caller may see.
 
-    def __init__(self, parts: Parts) -> None:
+    A caller that sees a part reads the budgets of nodes in it, as the tree is today. Budgets for a
+    developer, a repository, a model or everything count what all parts spend: it has none of them.
+    """
+
+    def __init__(self, parts: Parts, sees: Callable[[], View] = lambda: ALL_ROWS) -> None:
         self._parts = parts
+        self._sees = sees
+
+    def _may_see(self, budget: Budget, now_us: int) -> bool:
+        view = self._sees()
+        is_of_node = budget.scope == "node" and view.admits(budget.subject, day_of(now_us))
+        return view.sees_all or is_of_node
 
     def list(self) -> dict[str, Any]:
-        """Every budget in force with where it stands."""
+        """Every budget in force that the caller may see, with where it stands."""
         now_us = time.time_ns() // 1000
-        standings = self._parts.budget_keeper.standings(now_us)
+        standings = [
+            standing
+            for standing in self._parts.budget_keeper.standings(now_us)
+            if self._may_see(standing.budget, now_us)
+        ]
         return {"rows": [_standing_row(standing) for standing in standings], "next": None}
 
     def show(self, budget_id: str) -> dict[str, Any]:
-        """One budget: its pace, the overshoot that a pause must expect, its days and records."""
-        self._parts.budgets.get(budget_id)
+        """One budget: its pace, the overshoot that a pause must expect, its days and records.
+
+        Raises :class:`NotFound` for one that is not there, or not the caller's to see.
+        """
         now_us = time.time_ns() // 1000
+        if not self._may_see(self._parts.budgets.get(budget_id), now_us):
+            raise NotFound(f"There is no budget {budget_id!r}.", fix="`turnwise budget list`.")
         standing = next(
             standing
             for standing in self._parts.budget_keeper.standings(now_us)

@@ -64,7 +64,7 @@ def api_app(parts: Parts) -> Starlette:
         *api_routes(readings, actions),
         *intake_routes(IntakeReadings(parts)),
         *money_routes(parts),
-        *budget_routes(Budgets(parts)),
+        *budget_routes(Budgets(parts, lambda: view_of_caller(parts))),
         *access_routes(AccessDesk(parts)),
         *lake_routes(parts),
         *replay_routes(parts),

@@ -46,6 +46,7 @@ PATH_VALUES = {
     "rollout_id": ["latest"],
     "node_id": ["acme", "n-alpha", "n-beta", "t-beta"],
     "token_id": ["none"],
+    "budget_id": ["none"],
     "rule_id": ["1"],
     "month": [MONTH, "2020-01"],
     "format": ["table", "csv", "json", "html", "odd"],
@@ -153,6 +154,34 @@ def test_no_reading_shows_anything_of_the_other_tenant(
         for form in (text, quote(text, safe=""), quote(text), html.escape(text)):
             shown = shown.replace(form, "")
     assert OTHER[tenant] not in shown
+
+
+def test_a_part_reads_the_budgets_of_its_own_nodes(world: TwoTenants, app: Starlette) -> None:
+    common = {"period": "month", "amount_microusd": 10**9, "actor": "ada", "reason": "a test"}
+    made = {}
+    for name, scope, subject in (
+        ("alpha", "node", "acme/alpha"),
+        ("beta", "node", "acme/beta"),
+        ("above", "node", "acme"),
+        ("all", "everything", ""),
+        ("model", "model", "claude-opus-4-7"),
+    ):
+        document = {"scope": scope, "subject": subject, **common}
+        answer = call(app, "POST", "/v1/budgets", INSTALLATION_TOKEN, json=document)
+        assert answer.status_code == 200, answer.text
+        made[name] = answer.json()["budget_id"]
+    for tenant in TENANTS:
+        token, own, others = world.tokens[tenant], made[tenant], made[OTHER[tenant]]
+        rows = call(app, "GET", "/v1/budgets", token).json()["rows"]
+        assert [row["budget_id"] for row in rows] == [own]
+        assert call(app, "GET", f"/v1/budgets/{own}", token).status_code == 200
+        for hidden in (others, made["above"], made["all"], made["model"]):
+            absent = call(app, "GET", f"/v1/budgets/{hidden}", token)
+            assert absent.status_code == 404
+            nothing = call(app, "GET", "/v1/budgets/none", token).text
+            assert absent.text.replace(hidden, "none") == nothing
+    whole = call(app, "GET", "/v1/budgets", INSTALLATION_TOKEN).json()["rows"]
+    assert len(whole) == len(made)
 
 
 @pytest.mark.parametrize("key", sorted(key for key, rule in RULES.items() if not rule.by_node))
