@@ -11,6 +11,7 @@ import pytest
 
 from evaluators import ToolUse
 from evaluators.session_features import profile_session
+from loop.access.view import ALL_ROWS, View
 from loop.control.stage_progress import StageLog
 from loop.control.store import connect, metadata
 from loop.domain.errors import NotFound, Refused
@@ -18,9 +19,11 @@ from loop.lake import Lake
 from loop.lake.erasure import PersonalRows, erase_rows
 from loop.lake.expiry import Expired, expire_rows
 from loop.service import clustering_stage
+from loop.service.cluster_readings import list_clusters, show_cluster
 from loop.service.cluster_scopes import scope_of_cluster
 from loop.service.clustering_stage import cluster_low_scoring, profile_new
 from loop.service.evaluation_stage import evaluate_changed
+from loop.service.session_readings import list_sessions
 from tests.evaluators.scored_sessions import MODES, make_trace
 from tests.evaluators.stored_traces import store_traces
 from tests.evaluators.traces import session
@@ -91,6 +94,27 @@ def test_of_more_sessions_the_newest_are_clustered(lake: Lake, stage_log: StageL
     evaluate_changed(lake, stage_log)
     found = cluster_low_scoring(lake, stage_log, max_sessions=10)
     assert found.scored + found.unscored == 10
+
+
+def test_a_cluster_opens_as_a_filter_over_sessions(lake: Lake, stage_log: StageLog) -> None:
+    evaluate_changed(lake, stage_log)
+    first = cluster_low_scoring(lake, stage_log).clusters[0]
+    shown = show_cluster(lake, first.cluster_id, ALL_ROWS)
+    assert shown["sessions"] == PER_MODE
+    page = list_sessions(lake, limit=4, sort="quality", members=first.session_ids)
+    rest = list_sessions(
+        lake, limit=4, sort="quality", members=first.session_ids, cursor=page["next"]
+    )
+    listed = [row["session_id"] for row in (*page["rows"], *rest["rows"])]
+    assert sorted(listed) == list(first.session_ids)
+    assert rest["next"] is None
+    answer = list_clusters(lake, ALL_ROWS)
+    assert answer["rows"][0] == shown
+    assert (answer["scored_sessions"], answer["unscored_sessions"]) == (5 * PER_MODE, 1)
+    of_nobody = View(())
+    assert list_clusters(lake, of_nobody)["rows"] == []
+    with pytest.raises(NotFound):
+        show_cluster(lake, first.cluster_id, of_nobody)
 
 
 def test_a_cluster_is_a_scope_by_its_repository_or_not_at_all(
