@@ -18,7 +18,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.public_routers import Integers, RoutingSet
+from bench.public_routers import Fit, Floats, Integers, RoutingSet
 from loop.domain.money import Price, PriceBook
 from loop.domain.policies import (
     BUCKETS,
@@ -31,6 +31,7 @@ from loop.domain.policies import (
     Rule,
 )
 from optimizers.off_policy import OutcomeLog
+from optimizers.repository_gains import repository_gains
 from optimizers.routing import routes
 from optimizers.turn_frame import TurnFrame
 
@@ -148,6 +149,21 @@ def sent_to_strong(
 
 def true_quality(prompts: RoutingSet, is_strong: Booleans) -> float:
     return float(np.where(is_strong, prompts.strong_quality, prompts.weak_quality).mean())
+
+
+def by_logged_repository(prompts: RoutingSet, seed: int = 0) -> Fit:
+    """What the search ranks repositories by, learnt from a log that reveals one model a prompt."""
+    random = np.random.default_rng([seed, crc32(prompts.name.encode())])
+    is_strong = random.random(len(prompts)) < 0.5
+
+    def fit(rows: Integers) -> Floats:
+        log = reveal(prompts, rows, is_strong[rows], 0.5)
+        quality = OutcomeLog(log.frame, log.publications, log.quality, all_to(prompts.strong))
+        gains = repository_gains(quality, all_to(prompts.weak))
+        middle = float(np.mean(list(gains.values()))) if gains else 0.0
+        return np.array([gains.get(str(name), middle) for name in prompts.domains])
+
+    return fit
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 from bench.public_data import data_folder, data_parser, machine, say, write_results
 from bench.public_logs import (
     all_to,
+    by_logged_repository,
     frame_of,
     measure_coverage,
     repositories_to,
@@ -79,6 +80,9 @@ def routers_of(prompts: RoutingSet) -> tuple[dict[str, Floats], str]:
     if len(np.unique(prompts.domains.astype(str))) > 1:
         bar = "domain gain (language: repository in …)"
         routers[bar] = out_of_fold_scores(by_domain(prompts), folds)
+        routers["turnwise search: repositories ranked from a one-model log"] = out_of_fold_scores(
+            by_logged_repository(prompts), folds
+        )
         routers["domain and length (language: a threshold per repository)"] = out_of_fold_scores(
             by_domain_and_length(prompts), folds
         )

@@ -43,6 +43,8 @@ class SavingUnderQuality:
     al., 2019): a policy may depart from the incumbent only where the log has seen enough of what
     it does; each rule's change needs ``min_cell_sessions`` sessions that were drawn to be routed
     so. Where the log can answer for no policy, ``quality_log`` is ``None`` and cost alone counts.
+    Policies that name repositories are held to ``unseen_log``: the others ranked the repositories,
+    and would flatter what they ranked.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class SavingUnderQuality:
         replayer: Replayer,
         incumbent: RoutingPolicy,
         quality_log: OutcomeLog | None,
+        unseen_log: OutcomeLog | None,
         margin: float,
         min_cell_sessions: int,
     ) -> None:
         self._replayer = replayer
         self._incumbent = replayer.replay(incumbent)
         self._quality_log = quality_log
+        self._unseen_log = unseen_log
         self._margin = margin
         self._min_cell_sessions = min_cell_sessions
         self._known: dict[str, Evaluation] = {}
@@ -70,7 +74,7 @@ class SavingUnderQuality:
     def _evaluate(self, policy: RoutingPolicy) -> Evaluation:
         theirs, ours = cost_pair(self._replayer.replay(policy), self._incumbent)
         share = 1.0 - theirs / ours if ours else 0.0
-        log = self._quality_log
+        log = self._unseen_log if _names_repositories(policy) else self._quality_log
         if log is None:
             return Evaluation(ours - theirs, share, None)
         support = log.support(policy)
@@ -84,3 +88,7 @@ class SavingUnderQuality:
         violation = 1.0 if low is None else -self._margin - low
         constraints = (("quality", violation), ("support", max(lacking, -1.0)))
         return Evaluation(ours - theirs, share, low, constraints)
+
+
+def _names_repositories(policy: RoutingPolicy) -> bool:
+    return any(item.field == "repository" for rule in policy.rules for item in rule.when)

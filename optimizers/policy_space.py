@@ -49,13 +49,15 @@ class PolicySpace:
     ``sizes``: for each measure that is searched, its quantiles over the turns (in tokens, at the
     thousandths), so that a threshold is searched as the share of turns below it, whatever the
     measure. ``scopes``: everything, a request class, or an agent type. ``efforts``: those that
-    some logged arm has tried, as of no other can anything be known.
+    some logged arm has tried, as of no other can anything be known. ``repositories``: those that
+    may be served apart, where the cheapest model loses least first.
     """
 
     models: tuple[str, ...]
     sizes: Mapping[str, NDArray[np.int64]]
     scopes: tuple[str, ...] = (_EVERYTHING, *REQUEST_CLASSES)
     efforts: tuple[str, ...] = (AS_REQUESTED,)
+    repositories: tuple[str, ...] = ()
     first_guesses: tuple[Mapping[str, Any], ...] = ()  # parameters as Optuna stores them
     assumptions: ReplayAssumptions = field(default_factory=ReplayAssumptions)
 
@@ -67,6 +69,7 @@ class PolicySpace:
         models: tuple[str, ...] = (),
         assumptions: ReplayAssumptions | None = None,
         publications: Iterable[Publication] = (),
+        repository_gains: Mapping[str, float] | None = None,
     ) -> PolicySpace:
         """The space that a log gives rise to: thresholds where its turns lie, of the measures that
         it holds (no prompt lengths, no thresholds on them), its agent types, its arms' efforts.
@@ -80,15 +83,13 @@ class PolicySpace:
                 f"{unpriced[0]} has no price, so what it would cost can't be told.",
                 fix="Add it to the price book or leave it out.",
             )
-        if not models:
-            requested = map(undated, frame.requested_model.values)
-            known = {*classic_policy().models(), *requested}
-            models = tuple(sorted(model for model in known if price_book.knows(model)))
+        models = models or models_of(frame, price_book)
         sizes: dict[str, NDArray[np.int64]] = {
             measure: np.quantile(frame.measure(measure, Estimator()), _QUANTILES).astype(np.int64)
             for measure in _measures_of(frame)
         }
-        cheapest = min(models, key=lambda model: _input_price(price_book, model), default="")
+        cheapest = cheapest_of(models, price_book)
+        gains = repository_gains or {}
         efforts = {
             rule.effort
             for publication in publications
@@ -100,7 +101,8 @@ class PolicySpace:
             sizes,
             (_EVERYTHING, *REQUEST_CLASSES, *_agent_scopes(frame)),
             tuple(sorted({AS_REQUESTED, *efforts})),
-            tuple(_guesses(tuple(sizes), cheapest)),
+            tuple(sorted(gains, key=lambda name: (gains[name], name))),
+            tuple(_guesses(tuple(sizes), cheapest, bool(gains))),
             assumptions or ReplayAssumptions(),
         )
 
@@ -122,6 +124,10 @@ class PolicySpace:
             drawn["upper_share"] = trial.suggest_float("upper_share", 0.05, 0.95)
         if drawn["unit"] in ("user_turn", "request"):
             drawn["tool_loop_lock"] = trial.suggest_categorical("tool_loop_lock", (True, False))
+        if self.repositories:
+            drawn["repositories"] = trial.suggest_categorical("repositories", (_EVERYTHING, "some"))
+            if drawn["repositories"] == "some":
+                drawn["repository_share"] = trial.suggest_float("repository_share", 0.0, 1.0)
         if len(self.efforts) > 1:
             for name in ("short_effort", "long_effort"):
                 drawn[name] = trial.suggest_categorical(name, self.efforts)
@@ -139,6 +145,9 @@ class PolicySpace:
     def policy(self, parameters: Mapping[str, Any]) -> RoutingPolicy:
         """The document of a set of parameters, with a ceiling for each model that it names."""
         in_scope = _scope_conditions(parameters["scope"])
+        repositories = self._repositories(parameters)
+        if repositories:
+            in_scope = (*in_scope, Condition("repository", "in", repositories))
         size = Condition("input_tokens", "<", parameters["threshold_tokens"])
         short_effort = parameters.get("short_effort", AS_REQUESTED)
         long_effort = parameters.get("long_effort", AS_REQUESTED)
@@ -161,12 +170,19 @@ class PolicySpace:
             measure=parameters["measure"],
             unit=parameters["unit"],
             default_model="" if in_scope or needs_rule else long_model,
-            description=_describe(parameters, middle),
+            description=_describe(parameters, middle, len(repositories)),
             guards=Guards(
                 {m: int(most * share) for m, most in ceilings.items() if most is not None},
                 tool_loop_lock=parameters.get("tool_loop_lock", True),
             ),
         )
+
+    def _repositories(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """The share of the repositories that is asked for, at least one; none for all of them."""
+        if parameters.get("repositories", _EVERYTHING) == _EVERYTHING:
+            return ()
+        count = max(1, round(parameters["repository_share"] * len(self.repositories)))
+        return self.repositories[:count]
 
     def _tokens(self, measure: str, share: float) -> int:
         return _rounded(max(1, int(np.interp(share, _QUANTILES, self.sizes[measure]))))
@@ -193,7 +209,7 @@ def _agent_scopes(frame: TurnFrame) -> list[str]:
     return [f"{_AGENT}{name}" for _, name in ranked[:_MOST_AGENTS]]
 
 
-def _guesses(measures: Sequence[str], cheapest: str) -> Iterable[Mapping[str, Any]]:
+def _guesses(measures: Sequence[str], cheapest: str, ranked: bool) -> Iterable[Mapping[str, Any]]:
     """The search starts from the plain idea, small requests to the cheapest model, at thresholds
     spread over the log; a random start seldom meets it."""
     for share in _GUESSED_SHARES:
@@ -207,7 +223,20 @@ def _guesses(measures: Sequence[str], cheapest: str) -> Iterable[Mapping[str, An
                 "middle_model": NO_BAND,
                 "long_model": AS_REQUESTED,
                 "ceiling_share": 1.0,
-            }
+            } | ({"repositories": _EVERYTHING} if ranked else {})
+    for share in _GUESSED_SHARES if ranked else ():
+        yield {
+            "measure": measures[0],
+            "threshold_share": 0.5,
+            "unit": "session",
+            "scope": _EVERYTHING,
+            "short_model": cheapest,
+            "middle_model": NO_BAND,
+            "long_model": cheapest,
+            "ceiling_share": 1.0,
+            "repositories": "some",
+            "repository_share": share,
+        }
 
 
 def _scope_conditions(scope: str) -> tuple[Condition, ...]:
@@ -218,13 +247,15 @@ def _scope_conditions(scope: str) -> tuple[Condition, ...]:
     return (Condition("request_class", "==", scope),)
 
 
-def _describe(parameters: Mapping[str, Any], middle: str) -> str:
+def _describe(parameters: Mapping[str, Any], middle: str, repositories: int) -> str:
     def target(model: str, effort: str = "") -> str:
         return (model or "the requested model") + (f" at {effort} effort" if effort else "")
 
     scope = parameters["scope"]
     scopes = {_EVERYTHING: "all requests", "main": "the main loop", "subagent": "subagents"}
     where = scopes.get(scope, f"the {scope}")
+    if repositories:
+        where += f" in {repositories} {'repository' if repositories == 1 else 'repositories'}"
     between = f"under {parameters.get('upper_tokens', 0):,} to {target(middle)}, "
     lock = "" if parameters.get("tool_loop_lock", True) else ", inside tool loops too"
     return (
@@ -234,6 +265,16 @@ def _describe(parameters: Mapping[str, Any], middle: str) -> str:
         f"{target(parameters['long_model'], parameters.get('long_effort', ''))}; {where}, "
         f"kept per {parameters['unit']}{lock}."
     )
+
+
+def models_of(frame: TurnFrame, price_book: PriceBook) -> tuple[str, ...]:
+    """The models of the classic policy and those that were requested, as far as they are priced."""
+    known = {*classic_policy().models(), *map(undated, frame.requested_model.values)}
+    return tuple(sorted(model for model in known if price_book.knows(model)))
+
+
+def cheapest_of(models: Iterable[str], price_book: PriceBook) -> str:
+    return min(models, key=lambda model: _input_price(price_book, model), default="")
 
 
 def _input_price(price_book: PriceBook, model: str) -> int:

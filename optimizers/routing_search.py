@@ -23,11 +23,12 @@ from loop.domain.policies import UNITS, Publication, RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
 from optimizers.classic import classic_policy
 from optimizers.objectives import Evaluation
-from optimizers.off_policy import EstimationLimits
+from optimizers.off_policy import EstimationLimits, OutcomeLog
 from optimizers.policy_estimates import estimate_with, saving_share
-from optimizers.policy_space import NO_BAND, PolicySpace
+from optimizers.policy_space import NO_BAND, PolicySpace, cheapest_of, models_of
 from optimizers.replay import Replayer
 from optimizers.replay_assumptions import ReplayAssumptions
+from optimizers.repository_gains import repository_gains
 from optimizers.search_scopes import ScopedSpace, SearchScope
 from optimizers.session_evidence import SessionEvidence
 from optimizers.session_splits import Booleans, SessionSplit, split_sessions
@@ -168,19 +169,25 @@ def search(
     )
     scope = settings.scope
     in_scope = scope.sessions(frame) if scope else np.ones(frame.n_sessions, bool)
+    split = split_sessions(
+        frame, test_share=settings.test_share, validation_share=settings.validation_share
+    )
+    split = replace(split, train=split.train & in_scope, validation=split.validation & in_scope)
+    train = frame.of_sessions(split.train)
+    cheapest = cheapest_of(models or models_of(frame, price_book), price_book)
+    learnt_from = OutcomeLog(
+        train, publications or {}, session_quality or {}, incumbent, settings.limits
+    )
     space = PolicySpace.of_log(
         frame.of_sessions(in_scope) if scope else frame,
         price_book,
         models,
         settings.assumptions,
         (publications or {}).values(),
+        repository_gains(learnt_from, RoutingPolicy("cheapest", (), default_model=cheapest)),
     )
     if scope:
         space = ScopedSpace.of(space, scope, incumbent)
-    split = split_sessions(
-        frame, test_share=settings.test_share, validation_share=settings.validation_share
-    )
-    split = replace(split, train=split.train & in_scope, validation=split.validation & in_scope)
     problem = _problem(frame, split)
     if problem:
         return _finish(begun, f"No better policy found: {problem}.")
@@ -203,8 +210,9 @@ def search(
     earlier = prepare(split.selection, strict)
     asks_quality = earlier.evidence.quality.is_answerable
     job = EvaluationJob(
-        train=frame.of_sessions(split.train),
+        train=train,
         selection=earlier.replayer.frame,
+        unseen=frame.of_sessions(split.validation),
         price_book=price_book,
         assumptions=settings.assumptions,
         incumbent=incumbent,

@@ -139,9 +139,10 @@ class SearchStudy:
         return AskedTrial(trial, parameters, self._space.policy(parameters))
 
     def _guess(self, position: int) -> dict[str, Any] | None:
-        """The first ones come from the space; later every few trials halve the step in threshold
-        from the best policy so far to the next that was tried, up and down in turn. A sampler
-        alone seldom settles where the saving ends and the constraint begins."""
+        """The first ones come from the space. Later every few trials halve the step in threshold,
+        or in the share of repositories, from the best policy so far to the next that was tried, up
+        and down in turn: a sampler alone seldom settles where the saving ends and the constraint
+        begins."""
         guesses = self._space.first_guesses
         if position < len(guesses):
             return dict(guesses[position])
@@ -152,15 +153,17 @@ class SearchStudy:
         best = max(feasible, key=lambda trial: (trial.values[0], -trial.number), default=None)
         if best is None or best.values[0] <= 0.0:
             return None
-        rest = _without_threshold(best)
-        alike = [trial for trial in finished if _without_threshold(trial) == rest]
-        tried = [trial.params["threshold_share"] for trial in alike]
+        step = position // _REFINED_EVERY
+        name = "threshold_share"
+        if "repository_share" in best.params and step // 2 % 2:
+            name = "repository_share"
+        rest = _without(name, best)
+        alike = [trial for trial in finished if _without(name, trial) == rest]
+        tried = [trial.params[name] for trial in alike]
         # Thresholds are rounded, so that many shares come to one policy: it ends where the next
         # one begins.
-        as_good = [
-            trial.params["threshold_share"] for trial in alike if trial.values == best.values
-        ]
-        if position // _REFINED_EVERY % 2:
+        as_good = [trial.params[name] for trial in alike if trial.values == best.values]
+        if step % 2:
             own = max(as_good)
             other = min((share for share in tried if share > own), default=MOST_SHARE)
         else:
@@ -168,7 +171,7 @@ class SearchStudy:
             other = max((share for share in tried if share < own), default=LEAST_SHARE)
         if abs(other - own) < _LEAST_STEP:
             return None
-        return dict(best.params, threshold_share=(own + other) / 2)
+        return best.params | {name: (own + other) / 2}
 
     def _read(self, trial: optuna.trial.FrozenTrial) -> FinishedTrial:
         parameters = self._space.complete(trial.params)
@@ -223,8 +226,8 @@ def open_study(
         storage.engine.dispose()
 
 
-def _without_threshold(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    return {name: value for name, value in trial.params.items() if name != "threshold_share"}
+def _without(name: str, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    return {key: value for key, value in trial.params.items() if key != name}
 
 
 def _compare(name: str, kept: optuna.Study, about: dict[str, Any]) -> None:

@@ -32,13 +32,15 @@ _LOSSES = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationJob:
-    """All that it takes to evaluate policies: cost on ``train``, quality on ``selection``.
+    """All that it takes to evaluate policies: cost on ``train``, quality on ``selection``,
+    or on the ``unseen`` part of it for policies that ``train`` had a hand in.
 
     Without ``asks_quality`` cost alone counts.
     """
 
     train: TurnFrame
     selection: TurnFrame
+    unseen: TurnFrame
     price_book: PriceBook
     assumptions: ReplayAssumptions
     incumbent: RoutingPolicy
@@ -50,13 +52,17 @@ class EvaluationJob:
     min_cell_sessions: int
 
     def objective(self) -> SavingUnderQuality:
-        log = OutcomeLog(
-            self.selection, self.publications, self.session_quality, self.incumbent, self.limits
+        log, unseen = (
+            OutcomeLog(part, self.publications, self.session_quality, self.incumbent, self.limits)
+            if self.asks_quality
+            else None
+            for part in (self.selection, self.unseen)
         )
         return SavingUnderQuality(
             Replayer(self.train, self.price_book, self.assumptions),
             self.incumbent,
-            log if self.asks_quality else None,
+            log,
+            unseen,
             self.margin,
             self.min_cell_sessions,
         )
