@@ -10,14 +10,13 @@ from __future__ import annotations
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from loop.domain.errors import Unavailable
+from loop.domain.errors import TurnwiseError, Unavailable
 from loop.domain.money import PriceBook
 from loop.domain.policies import Publication, RoutingPolicy
 from optimizers.objectives import Evaluation, SavingUnderQuality
@@ -28,6 +27,7 @@ from optimizers.turn_frame import TurnFrame
 
 Evaluate = Callable[[Sequence[RoutingPolicy]], list[Evaluation]]
 _LOSSES = 3
+_GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,51 +86,82 @@ def evaluation_of(job: EvaluationJob, workers: int = 1) -> Iterator[Evaluate]:
 
 
 class _Pool:
-    """Worker processes that are replaced when one is lost, a few times."""
+    """Worker processes, each at the end of a pipe; one that is lost is replaced, a few times."""
 
     def __init__(self, path: Path, workers: int) -> None:
         self._path = path
-        self._workers = workers
         self._losses = 0
-        self._executor = self._start()
+        self._workers = [_Worker(path) for _ in range(workers)]
 
     def evaluate(self, policies: Sequence[RoutingPolicy]) -> list[Evaluation]:
+        count = len(self._workers)
+        shares = [policies[place::count] for place in range(count)]
+        for place, share in enumerate(shares):
+            self._ask(place, share)
+        found: list[Evaluation | None] = [None] * len(policies)
+        for place, share in enumerate(shares):
+            found[place::count] = self._answer(place, share)
+        return [evaluation for evaluation in found if evaluation is not None]
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+
+    def _ask(self, place: int, share: Sequence[RoutingPolicy]) -> None:
+        # A worker that is gone already is found out when its answer is read.
+        with suppress(OSError):
+            self._workers[place].connection.send(share)
+
+    def _answer(self, place: int, share: Sequence[RoutingPolicy]) -> list[Evaluation]:
         while True:
             try:
-                return list(self._executor.map(_evaluate, policies))
-            except (BrokenProcessPool, OSError) as error:
-                # A pool that breaks while it starts another worker says so by an OSError.
+                answer = self._workers[place].connection.recv()
+            except (EOFError, OSError) as error:
                 self._losses += 1
-                self.close()
+                self._workers[place].close()
                 if self._losses >= _LOSSES:
                     raise Unavailable(
                         f"The search lost its worker processes {self._losses} times.",
-                        why=str(error),
                         fix="Most often memory is short: use fewer workers.",
                     ) from error
-                self._executor = self._start()
+                self._workers[place] = _Worker(self._path)
+                self._ask(place, share)
+                continue
+            if isinstance(answer, TurnwiseError):
+                raise answer
+            evaluations: list[Evaluation] = answer
+            return evaluations
+
+
+class _Worker:
+    """A process that answers lists of policies with lists of evaluations."""
+
+    def __init__(self, path: Path) -> None:
+        # Not forked: the service has threads, and a fork would copy their locks as they stand.
+        context = get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, str(path)), daemon=True)
+        self._process.start()
+        theirs.close()
 
     def close(self) -> None:
-        self._executor.shutdown(cancel_futures=True)
-
-    def _start(self) -> ProcessPoolExecutor:
-        # Not forked: the service has threads, and a fork would copy their locks as they stand.
-        return ProcessPoolExecutor(
-            self._workers, get_context("spawn"), initializer=_prepare, initargs=(str(self._path),)
-        )
-
-
-_objective: SavingUnderQuality | None = None  # of this worker process
+        self.connection.close()
+        self._process.join(_GRACE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._process.close()
 
 
-def _prepare(path: str) -> None:
-    global _objective
+def _serve(connection: Connection, path: str) -> None:
+    """A worker's whole life; it ends when the search's process closes its end or is gone."""
     # The file was written by the process that started this one, into a folder of its own.
     job: EvaluationJob = pickle.loads(Path(path).read_bytes())  # noqa: S301
-    _objective = job.objective()
-
-
-def _evaluate(policy: RoutingPolicy) -> Evaluation:
-    if _objective is None:
-        raise Unavailable("A worker was asked before it was ready.")
-    return _objective.evaluate(policy)
+    objective = job.objective()
+    with suppress(EOFError, OSError):
+        while True:
+            policies: Sequence[RoutingPolicy] = connection.recv()
+            try:
+                connection.send([objective.evaluate(policy) for policy in policies])
+            except TurnwiseError as error:
+                connection.send(error)
