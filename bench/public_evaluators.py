@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ from evaluators.session_evidence import read_evidence
 from evaluators.session_quality import quality_of
 from evaluators.tool_use import read_calls
 from loop.domain.scores import Score
+from loop.domain.turns import SessionTrace
 
 READERS = {
     "claude_code_swebench_lite": swe_bench_runs,
@@ -216,12 +216,12 @@ def classify_valid(judged: Sequence[Judged], draws: int) -> list[dict[str, Any]]
     return found
 
 
-def measure_sessions(data: Path) -> dict[str, Any]:
+def measure_sessions(traces: Iterable[SessionTrace]) -> dict[str, Any]:
     """Real sessions without a verdict: what can be scored, and what the evaluators found there."""
     evaluators = default_evaluators()
     scored, reasons = Counter[str](), Counter[tuple[str, str]]()
     verdicts, sessions, claims_in = Counter[str](), 0, Counter[str]()
-    for trace in session_traces(data):
+    for trace in traces:
         sessions += 1
         for evaluator in evaluators:
             score = evaluator.evaluate(trace)
@@ -350,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(name)
         answer["texts"][name] = measure_texts(read_texts(data), options.draws)
     say("claude_code_sessions")
-    answer["sessions"] = measure_sessions(data)
+    answer["sessions"] = measure_sessions(session_traces(data))
     text = report(answer)
     write_results("public_evaluators", answer, text)
     print(text)

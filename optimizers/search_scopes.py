@@ -51,11 +51,23 @@ class SearchScope:
         """``policy`` inside the scope, ``incumbent`` outside.
 
         What a policy has once (unit, lock, estimator, the ceiling of a model) is the incumbent's
-        where it routes anything: nothing may change outside.
+        where it routes anything: nothing may change outside. A ceiling that the incumbent's routes
+        might meet becomes a condition of the rules that go to its model: above it the incumbent
+        decides.
         """
         within = (Condition("repository", "in", self.repositories),)
-        rules = [replace(rule, when=(*within, *rule.when)) for rule in policy.rules]
-        rules.append(Rule(OTHERWISE, within, policy.default_model))
+        ceilings = dict(policy.guards.max_context_tokens)
+        as_requested = any(not rule.model for rule in incumbent.rules)
+        met = {model for model in ceilings if as_requested or model in incumbent.models()}
+        below = {
+            model: (Condition("total_input_tokens", "<=", ceilings.pop(model)),) for model in met
+        }
+        rules = [
+            replace(rule, when=(*within, *below.get(rule.model, ()), *rule.when))
+            for rule in policy.rules
+        ]
+        default = policy.default_model
+        rules.append(Rule(OTHERWISE, (*within, *below.get(default, ())), default))
         rules += [
             replace(
                 rule,
@@ -66,11 +78,6 @@ class SearchScope:
         ]
         routes = bool(incumbent.rules or incumbent.default_model)
         kept = incumbent if routes else policy
-        ceilings = {
-            model: most
-            for model, most in policy.guards.max_context_tokens.items()
-            if model not in incumbent.models()
-        }
         return replace(
             policy,
             rules=tuple(rules),

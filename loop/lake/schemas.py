@@ -65,6 +65,7 @@ POLICY_CHECK = pa.struct(
         ("excess_share", FLOAT64),
     ]
 )
+# Shares of sessions and tokens are in the run's record alone: a struct once stored does not grow.
 RULE_REACH = pa.struct(
     [
         ("rule_id", STRING),

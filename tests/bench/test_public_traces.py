@@ -11,7 +11,14 @@ import pyarrow
 import pyarrow.parquet
 
 from bench.public_calls import bfcl_calls, read_calls
-from bench.public_evaluators import compare_with_labels, judge, measure_calls, measure_runs
+from bench.public_evaluators import (
+    classify_valid,
+    compare_with_labels,
+    judge,
+    measure_calls,
+    measure_runs,
+    measure_sessions,
+)
 from bench.public_evaluators_report import report
 from bench.public_traces import mini_swe_runs, swe_bench_runs, tau_bench_runs
 
@@ -154,7 +161,8 @@ def measure_bfcl(folder: Path) -> dict[str, Any]:
     bfcl_data(folder)
     calls = bfcl_calls(folder)
     unlabelled = [replace(run, trace=replace(run.trace, expected_calls=None)) for run in calls]
-    return measure_calls(judge(unlabelled), compare_with_labels(calls), 20)
+    found = measure_calls(judge(unlabelled), compare_with_labels(calls), 20)
+    return found | {"valid_by_category": classify_valid(judge(calls), 20)}
 
 
 def test_a_call_against_the_functions_at_hand_is_flagged(tmp_path: Path) -> None:
@@ -182,6 +190,8 @@ def test_no_text_of_a_run_reaches_the_report(tmp_path: Path) -> None:
         "evaluators": {"faithfulness": "1"},
         "sets": {"made up": measure_runs(judge(swe_bench_runs(tmp_path)), 20)},
         "bfcl": measure_bfcl(tmp_path),
+        "texts": {},
+        "sessions": measure_sessions(run.trace for run in swe_bench_runs(tmp_path)),
     }
     text = report(answer) + json.dumps(answer)
     assert "secret" not in text

@@ -179,7 +179,7 @@ def test_spend_can_be_cut_by_days_and_levels(folder: Path) -> None:
 def test_lists_are_rows_and_next(folder: Path, line: str) -> None:
     result = run(folder, line, "--json")
     answer = json.loads(result.stdout)
-    assert list(answer) == ["rows", "next"]
+    assert list(answer)[:2] == ["rows", "next"]
     assert all(isinstance(row, dict) for row in answer["rows"])
     assert result.stderr == ""
 
@@ -193,6 +193,9 @@ def test_people_read_tables_on_stdout(folder: Path, line: str) -> None:
         return
     assert len(result.stdout.splitlines()) >= 2
     assert "{" not in result.stdout
+    if line == "cluster list":
+        assert result.stderr.endswith("unscored sessions are in no cluster.\n")
+        return
     assert result.stderr == ""
 
 
@@ -201,7 +204,8 @@ def test_an_empty_folder_has_no_data_but_a_hint(tmp_path: Path, line: str) -> No
     result = run(tmp_path, line)
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr.startswith("No ")
-    assert ok(tmp_path, line) == {"rows": [], "next": None}
+    answer = ok(tmp_path, line)
+    assert (answer["rows"], answer["next"]) == ([], None)
 
 
 def test_sessions_come_page_by_page(folder: Path) -> None:
