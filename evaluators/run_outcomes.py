@@ -33,6 +33,7 @@ _EXIT_CODE = re.compile(r"\A\s*(?:Error:\s*)?Exit code (\d+)\b")
 _PRINTED_STATUS = re.compile(r"(?i)\b(?:exit|status|rc|code)\b[ _a-z]*[:=]\s*(\d{1,3})\b")
 _OPAQUE_ERRORS = frozenset(("", "Shell command failed", "Error", "<REDACTED>"))
 
+# Words of pytest's summary line, which this reads: nothing is skipped or expected to fail here.
 _PYTEST = re.compile(
     r"(?m)^=*\s*((?:\d+ (?:failed|passed|skipped|errors?|xfailed|xpassed|deselected|warnings?"
     r"|rerun)(?:, )?)+) in [\d.:]+ ?s"

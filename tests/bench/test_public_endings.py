@@ -11,6 +11,8 @@ from bench.public_endings import differences, judge_endings, measure
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
+# The labels are ours and here; the endings are others' texts, which may not be copied into the
+# project. The hand-made corpus (tests/evaluators) holds the same rules everywhere.
 @pytest.mark.skipif(not DATA.is_dir(), reason="the public sets are not part of this project")
 def test_verdicts_against_public_endings_are_right() -> None:
     endings = judge_endings(DATA)

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
-from loop.lake.delta_log import DeltaLog
 from loop.service.assemble import assemble
 from loop.service.lake_keeping import LakeKeeper
 from loop.service.settings import load_settings
+from tests.service.killed_steps import die_after
 
 
 def main(data_dir: str, developer: str, steps: int) -> None:
-    left = steps
-
-    def guard(action: Any) -> Any:
-        def guarded(*args: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return action(*args, **options)
-
-        return guarded
-
-    for name in ("rewrite", "replace_days", "change", "filesystem"):
-        setattr(DeltaLog, name, guard(getattr(DeltaLog, name)))
+    die_after(steps)
     parts = assemble(load_settings({}, data_dir=Path(data_dir)))
     LakeKeeper(parts).erase(developer, asked_by="counsel", reason="asked to", dry_run=False)
     parts.close()

@@ -14,6 +14,7 @@ from loop.domain.errors import BadInput
 from loop.domain.policies import BUCKETS
 from loop.service.api_client import ApiClient
 from loop.service.commands import reads
+from loop.service.commands.replays import REACH_COLUMNS
 from loop.service.printing import Column, print_json, print_lines, print_rows, show, talk
 
 POLL_SECONDS = 0.5
@@ -29,15 +30,6 @@ _POLICY_COLUMNS = (
     Column("unit", "unit"),
     Column("proposer", "proposer"),
     Column("created_at_us", "proposed (UTC)", "time"),
-)
-_REACH_COLUMNS = (
-    Column("rule_id", "rule"),
-    Column("measure", "measure of input size"),
-    Column("turns", "turns", "count"),
-    Column("turn_share", "of turns", "share"),
-    Column("session_share", "of sessions", "share"),
-    Column("token_share", "of tokens", "share"),
-    Column("cost_share", "of dollars", "share"),
 )
 
 
@@ -221,7 +213,7 @@ def show_policy(client: ApiClient, version: int, as_json: bool) -> None:
         f"version {answer['version']}  {answer['name']}  {answer['state']}", *answer["words"]
     )
     print_lines("")
-    print_rows(answer["reach"], _REACH_COLUMNS, "")
+    print_rows(answer["reach"], REACH_COLUMNS, "")
     print_lines("", *answer["reach_words"])
     if answer["gate"]:
         print_lines("", *answer["gate"]["lines"])
@@ -243,7 +235,7 @@ def classic_reach(client: ApiClient, as_json: bool) -> None:
     answer = client.get("/v1/reach")
     if as_json:
         return print_json(answer)
-    print_rows(answer["rows"], _REACH_COLUMNS, "")
+    print_rows(answer["rows"], REACH_COLUMNS, "")
     print_lines("", *answer["words"])
     return None
 

@@ -13,7 +13,7 @@ from loop.service.api_client import ApiClient
 from loop.service.commands import reads
 from loop.service.printing import Column, print_json, print_lines, print_rows, show
 
-_REACH_COLUMNS = (
+REACH_COLUMNS = (
     Column("rule_id", "rule"),
     Column("measure", "measure of input size"),
     Column("turns", "turns", "count"),
@@ -59,7 +59,7 @@ def replay_policy(client: ApiClient, file: Path, as_json: bool) -> None:
     if as_json:
         return print_json(answer)
     print_lines(*_replay_lines(answer), "")
-    print_rows(answer["reach"], _REACH_COLUMNS, "")
+    print_rows(answer["reach"], REACH_COLUMNS, "")
     print_lines("", *answer["reach_words"])
     return None
 
