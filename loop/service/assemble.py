@@ -244,7 +244,14 @@ class Parts:
 
     @cached_property
     def budget_keeper(self) -> BudgetKeeper:
-        return BudgetKeeper(self)
+        return BudgetKeeper(
+            self.settings,
+            lake=self.lake,
+            budgets=self.budgets,
+            notices=self.notices,
+            versions=self.versions,
+            stage_log=self.stage_log,
+        )
 
     @cached_property
     def runs(self) -> RunRecords:

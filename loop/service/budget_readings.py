@@ -70,7 +70,7 @@ class Budgets:
             for standing in self._parts.budget_keeper.standings(now_us)
             if standing.budget.budget_id == budget_id
         )
-        lag = measure_lag(self._parts)
+        lag = measure_lag(self._parts.budgets, self._parts.settings.budget_interval_seconds)
         burn = burn_of(standing, self._parts.lake, now_us, lag)
         override = standing.override
         return _standing_row(standing) | {

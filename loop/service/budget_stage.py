@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
+from loop.control.stage_progress import StageLog
 from loop.domain.budget_pauses import MAX_LISTED, BudgetPause
 from loop.domain.budgets import (
     BudgetStanding,
@@ -24,12 +24,12 @@ from loop.domain.budgets import (
 )
 from loop.domain.lifecycle import Actor, ActorKind
 from loop.lake import Lake
+from loop.ledger.budgets import BudgetBook
 from loop.ledger.current_spend import CurrentSpend
-from loop.ledger.notices import Notice
+from loop.ledger.notices import Notice, NoticeQueue
 from loop.service.notice_sending import NoticeTargets, read_targets, send_due
-
-if TYPE_CHECKING:
-    from loop.service.assemble import Parts
+from loop.service.settings import Settings
+from routing_policies.version_store import VersionStore
 
 BUDGET_KEEPER = Actor(ActorKind.INSTALLATION, "budgets")
 ACTIVE_DAYS = 14  # whose devices belong to an owner: those seen in the last two weeks
@@ -49,9 +49,23 @@ class Burn:
 class BudgetKeeper:
     """Looks at every budget. One at a time in an installation: it publishes."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._spend = CurrentSpend(parts.lake)
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        lake: Lake,
+        budgets: BudgetBook,
+        notices: NoticeQueue,
+        versions: VersionStore,
+        stage_log: StageLog,
+    ) -> None:
+        self._settings = settings
+        self._lake = lake
+        self._budgets = budgets
+        self._notices = notices
+        self._versions = versions
+        self._stage_log = stage_log
+        self._spend = CurrentSpend(lake)
         self._lock = threading.Lock()  # over the sums, which readers ask for too
         self._waiting: tuple[int, int, tuple[str, ...]] | None = None  # serial, at, budgets
 
@@ -61,33 +75,33 @@ class BudgetKeeper:
         Raises :class:`Unavailable` when the lake or the control store does not answer: then
         everything stays as it is.
         """
-        parts, now_us = self._parts, time.time_ns() // 1000
+        now_us = time.time_ns() // 1000
         standings = self.standings(now_us)
-        targets = read_targets(parts.settings)
+        targets = read_targets(self._settings)
         changed = False
         for standing in standings:
             notices = notices_of(standing, targets, now_us)
-            if parts.budgets.advance(standing, now_us, notices) is not None:
+            if self._budgets.advance(standing, now_us, notices) is not None:
                 changed = True
         self._correct_ended(standings)
         self._publish(standings, now_us)
         self._note_delivery(now_us)
-        parts.stage_log.record(
+        self._stage_log.record(
             STAGE,
             revision=self._spend.revision,
             at_us=now_us,
             done=int(changed),
             note=_words(standings),
         )
-        send_due(parts.notices, targets)
+        send_due(self._notices, targets)
         return False
 
     def standings(self, now_us: int) -> list[BudgetStanding]:
         """Where every budget in force stands."""
-        budgets = self._parts.budgets.budgets()
+        budgets = self._budgets.budgets()
         if not budgets:
             return []
-        overrides = self._parts.budgets.overrides()
+        overrides = self._budgets.overrides()
         today = datetime.fromtimestamp(now_us / 1e6, UTC).date()
         # The first day of last month: four weeks for the forecast, and the period before for
         # what arrives late.
@@ -103,22 +117,22 @@ class BudgetKeeper:
         with self._lock:
             rows, first_day = list(self._spend.rows()), self._spend.first_day
         for budget in (standing.budget for standing in standings):
-            for period in self._parts.budgets.periods(budget.budget_id)[1:2]:
+            for period in self._budgets.periods(budget.budget_id)[1:2]:
                 starts, ends = period_of(budget.period, period.period_starts)
                 covered = [row for row in rows if starts <= row.day < ends and budget.covers(row)]
                 spent = sum(row.cost_microusd for row in covered)
                 if starts >= first_day and spent != period.spent_microusd:
-                    self._parts.budgets.correct_period(budget.budget_id, starts, spent)
+                    self._budgets.correct_period(budget.budget_id, starts, spent)
 
     def _publish(self, standings: Sequence[BudgetStanding], now_us: int) -> None:
         paused = [standing for standing in standings if standing.state == "paused"]
-        pauses = [pause_of(standing, self._parts.lake, now_us) for standing in paused]
-        published = self._parts.versions.publish_pauses(
-            self._parts.settings.channel,
+        pauses = [pause_of(standing, self._lake, now_us) for standing in paused]
+        published = self._versions.publish_pauses(
+            self._settings.channel,
             pauses,
             BUDGET_KEEPER,
             "budgets paused: " + (", ".join(pause.budget_id for pause in pauses) or "none"),
-            not_after_seconds=self._parts.settings.publication_lifetime_seconds,
+            not_after_seconds=self._settings.publication_lifetime_seconds,
         )
         if published is not None:
             ids = tuple(standing.budget.budget_id for standing in paused)
@@ -130,7 +144,7 @@ class BudgetKeeper:
         serial, published_at_us, budget_ids = self._waiting
         live = [
             gateway
-            for gateway in self._parts.versions.acknowledgements(self._parts.settings.channel)
+            for gateway in self._versions.acknowledgements(self._settings.channel)
             if now_us - gateway.seen_at_us <= LIVE_SECONDS * 1e6
         ]
         if all(gateway.has_applied(serial) for gateway in live):
@@ -140,7 +154,7 @@ class BudgetKeeper:
                 "seconds": round((now_us - published_at_us) / 1e6, 1),
             }
             if budget_ids:
-                self._parts.budgets.record_delivery(budget_ids, now_us, details)
+                self._budgets.record_delivery(budget_ids, now_us, details)
             self._waiting = None
 
 
@@ -281,15 +295,15 @@ def burn_of(standing: BudgetStanding, lake: Lake, now_us: int, lag_seconds: floa
     return Burn(pace, round(pace * (lag_seconds + float(row["duration"]) / 1000)))
 
 
-def measure_lag(parts: Parts) -> float:
+def measure_lag(budgets: BudgetBook, interval_seconds: float) -> float:
     """Seconds from the end of a request to the pause that it causes, in the slowest case: the
     bound on freshness, the pause between two looks, and the slowest of the last deliveries."""
     deliveries = [
         float(record.details["seconds"])
-        for record in parts.budgets.records(limit=200)
+        for record in budgets.records(limit=200)
         if record.kind == "delivered"
     ][:20]
-    return FRESH_SECONDS + parts.settings.budget_interval_seconds + max(deliveries, default=1.0)
+    return FRESH_SECONDS + interval_seconds + max(deliveries, default=1.0)
 
 
 FRESH_SECONDS = 3.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.routing import BaseRoute
 
 from loop.service.assemble import Parts
-from loop.service.http_api import get, post
+from loop.service.json_routes import get, post
 from loop.service.judge_desk import JudgeDesk
 
 

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute
 
 from loop.domain.errors import BadInput
 from loop.service.assemble import Parts
-from loop.service.http_api import Answer, get, post
+from loop.service.json_routes import Answer, get, post
 from loop.service.lake_keeping import LakeKeeper
 from loop.service.retention_keeping import RetentionKeeper, change_from
 

@@ -9,8 +9,9 @@ from starlette.routing import BaseRoute
 
 from loop.domain.policy_documents import parse_policy
 from loop.service.assemble import Parts
-from loop.service.http_api import get, post, view_of_caller
+from loop.service.json_routes import get, post
 from loop.service.logged_turns import calibration_of, replay_policy
+from loop.service.request_callers import view_of_caller
 
 
 def replay_routes(parts: Parts) -> list[BaseRoute]:

@@ -18,8 +18,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from loop.service.assemble import Parts, assemble
-from loop.service.http_api import MAX_DOCUMENT_BYTES, api_app
+from loop.service.http_api import api_app
 from loop.service.http_errors import ERROR_HANDLERS
+from loop.service.json_routes import MAX_DOCUMENT_BYTES
 from loop.service.settings import load_settings
 from optimizers.classic import classic_policy
 
