@@ -19,6 +19,8 @@ from loop.service.commands import (
     intake,
     organization,
     policies,
+    rollouts,
+    runs,
     sessions,
     statements,
     tokens,
@@ -97,11 +99,11 @@ turnwise.add_command(sessions.evaluate)
 turnwise.add_command(judge)
 turnwise.add_command(labels)
 turnwise.add_command(sessions.cluster)
-turnwise.add_command(policies.optimize)
-turnwise.add_command(policies.run)
+turnwise.add_command(runs.optimize)
+turnwise.add_command(runs.run)
 turnwise.add_command(policies.policy)
 turnwise.add_command(replay)
-turnwise.add_command(policies.rollout)
+turnwise.add_command(rollouts.rollout)
 turnwise.add_command(tokens.token)
 turnwise.add_command(organization.org)
 turnwise.add_command(settings_group, "settings")

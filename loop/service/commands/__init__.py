@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import getpass
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ import click
 from loop.service.api_client import IN_PROCESS_HOST, ApiClient
 from loop.service.printing import talk
 from loop.service.settings import load_settings
+
+actor_option = click.option(
+    "--as", "actor", default=getpass.getuser, help="Who does it (default: the user name)."
+)
+reason_option = click.option("--reason", required=True, help="Why: it is kept with the move.")
 
 
 def reads(command: Callable[..., Any]) -> Callable[..., Any]:

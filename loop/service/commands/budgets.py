@@ -11,8 +11,7 @@ import click
 
 from loop.domain.budgets import PERIODS, SCOPES
 from loop.service.api_client import ApiClient
-from loop.service.commands import reads
-from loop.service.commands.policies import actor_option, reason_option
+from loop.service.commands import actor_option, reads, reason_option
 from loop.service.printing import Column, print_json, print_lines, print_rows, show
 
 _COLUMNS = (

@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from loop.service.api_client import ApiClient
-from loop.service.commands import reads
-from loop.service.commands.policies import actor_option
+from loop.service.commands import actor_option, reads
 from loop.service.printing import Column, print_json, print_lines, print_rows, talk
 
 yes_option = click.option("--yes", is_flag=True, help="Do it. Without it: show what would be done.")

@@ -14,8 +14,7 @@ from loop.domain.organization import KINDS
 from loop.domain.organization_csv import NODE_COLUMNS, write_csv
 from loop.service.access_desk import INHERIT
 from loop.service.api_client import ApiClient
-from loop.service.commands import reads
-from loop.service.commands.policies import actor_option
+from loop.service.commands import actor_option, reads
 from loop.service.commands.tokens import why_option
 from loop.service.printing import Column, print_json, print_lines, print_rows, show, talk
 

@@ -6,9 +6,8 @@ import click
 
 from loop.domain.retention import RULE_KINDS
 from loop.service.api_client import ApiClient
-from loop.service.commands import reads
+from loop.service.commands import actor_option, reads
 from loop.service.commands.lake import say_dry_run, watch, yes_option
-from loop.service.commands.policies import actor_option
 from loop.service.printing import Column, print_json, print_rows, talk
 
 

@@ -9,8 +9,7 @@ import click
 
 from loop.domain.errors import BadInput
 from loop.service.api_client import ApiClient
-from loop.service.commands import reads
-from loop.service.commands.policies import actor_option
+from loop.service.commands import actor_option, reads
 from loop.service.printing import Column, print_json, print_lines, print_rows, show, talk
 
 FORMATS = ("table", "csv", "json", "html")

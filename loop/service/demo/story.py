@@ -13,7 +13,7 @@ from typing import Any
 from loop.domain.errors import Unavailable
 from loop.domain.policy_documents import parse_policy
 from loop.service.api_client import ApiClient
-from loop.service.commands.policies import estimate_lines
+from loop.service.commands.runs import estimate_lines
 from loop.service.demo.claims import Claims
 from loop.service.demo.policies import everything_to_haiku, small_prompts_to_haiku
 from loop.service.demo.recorded_chapter import RecordedChapter
