@@ -19,7 +19,7 @@ from collectors.session_assembly import assemble_session
 from collectors.session_parts import SessionChanges
 from collectors.storable_numbers import check_storable
 from loop.domain.turns import Charged, Content, Event, Turn
-from loop.ledger.pricing import Pricing
+from loop.ledger.pricing import PricesNow, Pricing
 
 if TYPE_CHECKING:
     from loop.lake import Lake
@@ -34,6 +34,7 @@ class _Writing:
     """Turns and texts on their way to the lake: of whole sessions, and of those in ``listed`` what
     belongs to the turn ids there."""
 
+    prices: PricesNow
     turns: list[Turn] = field(default_factory=list)
     contents: list[Content] = field(default_factory=list)
     emptied: list[str] = field(default_factory=list)
@@ -79,7 +80,7 @@ class TurnWriting:
         }
         for (session_id, turn_id), charged in self._lake.charged_of(names, listed).items():
             charges[session_id][session_id, turn_id] = charged
-        writing = _Writing()
+        writing = _Writing(self._pricing.now())
         taken = [
             session_id
             for session_id, found in changes.items()
@@ -120,7 +121,7 @@ class TurnWriting:
         """Adds a session's changes, priced; false for one that must be assembled whole."""
         session = self._recent[session_id]
         try:
-            priced = self._pricing.price(changes.turns, charged)
+            priced = writing.prices.price(changes.turns, charged)
             check_storable([*priced, *changes.contents])
         except _ASSEMBLY_ERRORS:
             session.parts.become_whole()
@@ -143,7 +144,7 @@ class TurnWriting:
             events = {name: self._recent.events_of(name) for name in sorted(circle)}
             # A request may move between them, and its charge with it.
             charges = dict.fromkeys(circle, self._lake.charged_of(circle))
-            writing = _Writing()
+            writing = _Writing(self._pricing.now())
             self._assemble_whole(
                 without_copies(settle_traces(events)).items(), charges, writing, report
             )
@@ -159,7 +160,7 @@ class TurnWriting:
         for session_id, events in sessions:
             try:
                 session = assemble_session(events, self._recent.attribution)
-                priced = self._pricing.price(session.turns, charges[session_id])
+                priced = writing.prices.price(session.turns, charges[session_id])
                 check_storable([*priced, *session.contents])
             except _ASSEMBLY_ERRORS as error:
                 self._quarantine.put_session(session_id, repr(error))

@@ -44,7 +44,7 @@ class ChargeTable:
     def roll_up(self, days: Collection[str]) -> int:
         """Rebuilds the current charges of UTC days and returns how many rows they have."""
         with self._lock:
-            return roll_up(self._lake, days, self._versions.current)
+            return roll_up(self._lake, days, self._versions.currently())
 
     def supersede(self, days: Collection[str], begin: Callable[[], ChargeVersion]) -> ChargeVersion:
         """Rolls up the days as they are, then begins the version that supersedes them: nothing is

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,13 +67,14 @@ class ChargeVersionStore:
             rows = connection.execute(select(_VERSIONS).order_by(_VERSIONS.c.version)).all()
         return [_read(dict(row._mapping)) for row in rows]
 
-    def current(self, day: str) -> int:
-        """The version that holds on a day; 0 where nothing was priced anew."""
+    def currently(self) -> Callable[[str], int]:
+        """Gives for a day the version that holds now; 0 where nothing was priced anew."""
         with self._engine.connect() as connection:
             newest = connection.scalar(select(func.max(_VERSIONS.c.version))) or 0
         if self._known[0] != newest:
             self._known = (newest, self.list())
-        return max((one.version for one in self._known[1] if one.covers(day)), default=0)
+        versions = self._known[1]
+        return lambda day: max((one.version for one in versions if one.covers(day)), default=0)
 
     def begin(
         self,

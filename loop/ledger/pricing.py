@@ -7,7 +7,7 @@ priced before keeps the book that it was first priced with; only a re-pricing ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Protocol
@@ -30,9 +30,9 @@ class Books(Protocol):
 
 
 class ChargeVersions(Protocol):
-    """Which charge version is current on a UTC day."""
+    """Which charge version is current on a UTC day, as of the moment that it is asked."""
 
-    def current(self, day: str) -> int: ...
+    def currently(self) -> Callable[[str], int]: ...
 
 
 class Pricing:
@@ -48,31 +48,44 @@ class Pricing:
         only = _OneBook(book)
         return cls(only, only)
 
+    def now(self) -> PricesNow:
+        """What is in force at this moment: asked of the stores once for all turns of a write."""
+        return PricesNow(self._books, self._books.in_force(), self._charge_versions.currently())
+
+
+class PricesNow:
+    """The prices and the charge versions of one moment."""
+
+    def __init__(
+        self, books: Books, in_force: PriceBook, charge_version_of: Callable[[str], int]
+    ) -> None:
+        self._books = books
+        self._in_force = in_force
+        self._charge_version_of = charge_version_of
+
     def price(self, turns: Iterable[Turn], stored: Mapping[TurnKey, Charged]) -> list[Turn]:
         """The turns with their cost. ``stored`` is how they were charged before, if they were."""
-        in_force = self._books.in_force()
         by_turn = {turn_id: charged for (_, turn_id), charged in stored.items()}
         priced = []
         for turn in turns:
             # A request may turn out to belong to another session; its charge moves along.
             before = stored.get((turn.session_id, turn.turn_id)) or by_turn.get(turn.turn_id)
-            book = in_force
+            book = self._in_force
             if before is not None and before.price_version:
-                book = self._book(before.price_version, in_force)
+                book = self._book(before.price_version)
                 turn = replace(turn, charge_version=before.charge_version)
-            else:
-                current = self._charge_versions.current(day_of_turn(turn))
-                turn = replace(turn, charge_version=current) if current else turn
+            elif current := self._charge_version_of(day_of_turn(turn)):
+                turn = replace(turn, charge_version=current)
             priced.append(price(turn, book))
         return priced
 
-    def _book(self, label: str, in_force: PriceBook) -> PriceBook:
-        if label == in_force.version:
-            return in_force
+    def _book(self, label: str) -> PriceBook:
+        if label == self._in_force.version:
+            return self._in_force
         try:
             return self._books.find(label)
         except NotFound:
-            return in_force  # from another installation's control store
+            return self._in_force  # from another installation's control store
 
 
 def price(turn: Turn, book: PriceBook) -> Turn:
@@ -107,5 +120,5 @@ class _OneBook:
     def find(self, name: str) -> PriceBook:
         return self._book
 
-    def current(self, day: str) -> int:
-        return 0
+    def currently(self) -> Callable[[str], int]:
+        return lambda day: 0

@@ -109,7 +109,7 @@ def test_a_book_that_was_edited_is_refused(engine: Engine) -> None:
 
 def test_a_charge_version_holds_on_its_days(engine: Engine) -> None:
     versions = ChargeVersionStore(engine)
-    assert versions.current("2026-11-01") == 0
+    assert versions.currently()("2026-11-01") == 0
 
     def begin(first: str, last: str) -> int:
         return versions.begin(
@@ -124,7 +124,7 @@ def test_a_charge_version_holds_on_its_days(engine: Engine) -> None:
     versions.finish(1)
     assert begin("2026-11-10", "2026-11-11") == 2
     days = ["2026-10-31", "2026-11-01", "2026-11-10", "2026-11-30", "2026-12-01"]
-    assert [versions.current(day) for day in days] == [0, 1, 2, 1, 0]
+    assert list(map(versions.currently(), days)) == [0, 1, 2, 1, 0]
     assert versions.get(1).outcome == {"turns": 3}
     with pytest.raises(NotFound):
         versions.get(3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,10 +210,10 @@ def compared(
     books, lake = PriceBookStore(engine, BOOK), Lake.open(str(folder / "lake"))
 
     class NoRepricing:
-        def current(self, day: str) -> int:
-            return 0
+        def currently(self) -> Callable[[str], int]:
+            return lambda day: 0
 
-    lake.write_turns(Pricing(books, NoRepricing()).price(turns, {}), [], revision=1)
+    lake.write_turns(Pricing(books, NoRepricing()).now().price(turns, {}), [], revision=1)
     by_day = [
         {day: [line for line in lines if line.day == day] for day in (DAY, NEXT)} if lines else {}
         for lines in (usage, cost)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from collectors.drainer import Drainer
 from collectors.journal import Journal
@@ -52,14 +52,15 @@ class Ledger:
         """Stores turns as a drainer would: priced, at the next revision."""
         self.revision += 1
         sessions = {one.session_id for one in turns}
-        pricing = Pricing(self.books, self.versions)
-        priced = pricing.price(turns, self.lake.charged_of(sessions))
+        prices = Pricing(self.books, self.versions).now()
+        priced = prices.price(turns, self.lake.charged_of(sessions))
         self.lake.write_turns(priced, [], revision=self.revision)
 
     def write_session(self, session_id: str, turns: list[Turn]) -> None:
         """The session has these turns and no others any more."""
         self.revision += 1
-        priced = Pricing(self.books, self.versions).price(turns, self.lake.charged_of([session_id]))
+        prices = Pricing(self.books, self.versions).now()
+        priced = prices.price(turns, self.lake.charged_of([session_id]))
         self.lake.write_turns(priced, [], revision=self.revision, emptied=[session_id])
 
     def reprice(self, name: str = "latest", revising: Revising | None = None) -> dict[str, Any]:
@@ -240,6 +241,19 @@ def test_each_current_turn_of_the_days_is_priced_anew_and_nothing_else(history: 
         assert spend(it.lake, [], since=FIRST, until=LAST, from_rollup=True) == spend(
             it.lake, [], since=FIRST, until=LAST
         )
+
+
+def test_the_stores_are_asked_once_for_all_turns_of_a_write(tmp_path: Path) -> None:
+    with ledger(tmp_path) as it:
+        it.books.in_force()
+        asked: list[str] = []
+        event.listen(it.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+        prices = Pricing(it.books, it.versions).now()
+        assert asked
+        asked.clear()
+        priced = prices.price([unpriced(number) for number in range(50)], {})
+        assert not asked
+        assert {one.price_version for one in priced} == {it.books.in_force().version}
 
 
 def test_the_drainer_keeps_prices_and_waits_for_a_re_pricing(tmp_path: Path) -> None:
