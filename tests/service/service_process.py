@@ -33,7 +33,7 @@ QUICK = {
     "TURNWISE_ROLLOUT_INTERVAL_SECONDS": "1",
 }
 LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
-NOW_US = time.time_ns() // 1000
+NOW_US = time.time_ns() // 1000 - 86_400_000_000
 
 
 def clean_environment(data_dir: Path, **changed: str) -> dict[str, str]:
@@ -130,12 +130,16 @@ def serve_process(data_dir: Path, *flags: str, **changed: str) -> Iterator[Serve
 
 
 def api_request(
-    session_id: str, number: int, input_tokens: int = 100, device_id: str = "device-1"
+    session_id: str,
+    number: int,
+    input_tokens: int = 100,
+    device_id: str = "device-1",
+    at_us: int = NOW_US,
 ) -> bytes:
     """An OTLP logs body with one served request of a session, as the client reports it."""
     export = ExportLogsServiceRequest()
     log = export.resource_logs.add().scope_logs.add().log_records.add()
-    log.time_unix_nano = (NOW_US + number) * 1000
+    log.time_unix_nano = (at_us + number) * 1000
     log.body.string_value = "claude_code.api_request"
     values = {
         "event.name": "api_request",

@@ -12,10 +12,11 @@ from starlette.applications import Starlette
 
 from loop.service.http_api import api_app
 from tests.service.test_tenancy import call
-from tests.service.two_tenants import INSTALLATION_TOKEN, TwoTenants, session_of, two_tenants
+from tests.service.two_tenants import DAY, INSTALLATION_TOKEN, TwoTenants, session_of, two_tenants
 
 MODES = ("none", "hashed", "redacted")
 WHO = {"actor": "ada", "reason": "a test"}
+ON_THEIR_DAY = {"effective": DAY, "allow_past": True}  # midnight may have passed since
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_a_rule_resolves_past_turns_as_its_dry_run_said(world: TwoTenants, app: 
     rule = {
         "match": {"user.email": "dev-GAMMA@*"},
         "node_id": "t-alpha",
-        "valid_from": world.parts.organization.today(),
+        "valid_from": DAY,
     }
     told = post(app, "/v1/org/rules", rule | {"dry_run": True}).json()
     assert (told["turns"], told["sessions"]) == (1, 1)
@@ -65,7 +66,7 @@ def test_a_rule_resolves_past_turns_as_its_dry_run_said(world: TwoTenants, app: 
     assert paths(app) == {"acme/alpha": 2, "acme/alpha/team-alpha": 1, "acme/beta": 2}
     (turn,) = get(app, "/v1/sessions/session-gamma-1")["turns"]
     assert turn["attributed_by"] == "rule"
-    ended = post(app, "/v1/org/rules/1/end", {})
+    ended = post(app, "/v1/org/rules/1/end", ON_THEIR_DAY)
     assert ended.json()["valid_to"]
     assert paths(app)["unattributed"] == 1
 
@@ -74,13 +75,14 @@ def test_a_rename_and_a_directory_hold_for_todays_turns_and_sums_stay(
     world: TwoTenants, app: Starlette
 ) -> None:
     (before,) = get(app, "/v1/spend?by=")["rows"]
-    told = post(app, "/v1/org/nodes/n-alpha/rename", {"name": "omega", "dry_run": True}).json()
+    rename = {"name": "omega", **ON_THEIR_DAY}
+    told = post(app, "/v1/org/nodes/n-alpha/rename", rename | {"dry_run": True}).json()
     assert told["changes"] == ["acme/alpha (n-alpha) is called omega."]
     assert set(paths(app)) == {"acme/alpha", "acme/beta"}
-    post(app, "/v1/org/nodes/n-alpha/rename", {"name": "omega"})
+    post(app, "/v1/org/nodes/n-alpha/rename", rename)
     assert paths(app) == {"acme/omega": 2, "acme/beta": 2}
     csv = "developer,node_id\nDev-Alpha@example.com,t-alpha\n"
-    post(app, "/v1/org/developers", {"csv": csv})
+    post(app, "/v1/org/developers", {"csv": csv, **ON_THEIR_DAY})
     assert paths(app) == {"acme/omega/team-alpha": 2, "acme/beta": 2}
     for level in (1, 2, 3, 4):
         rows = get(app, f"/v1/spend?by=org&level={level}")["rows"]

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from aiosmtpd.handlers import Message
 from starlette.types import Receive, Scope, Send
 
 from loop.domain.errors import BadInput
+from loop.lake.rows import day_of
 from loop.service.assemble import Parts, assemble
 from loop.service.budget_readings import Budgets
 from loop.service.notice_sending import read_targets, signature_of
@@ -28,8 +28,6 @@ from tests.fakes.asgi_server import running_server
 from tests.lake.lake_records import turn
 from tests.service.service_process import api_request, serve_process, turnwise
 
-NOW_US = time.time_ns() // 1000
-TODAY = datetime.now(UTC).date().isoformat()
 WAIT_SECONDS = 30
 
 
@@ -89,9 +87,13 @@ def opened(folder: Path, **given: Any) -> Iterator[Parts]:
         parts.close()
 
 
-def spend_today(parts: Parts, microusd: int, session_id: str = "s1", **more: Any) -> None:
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def spend_now(parts: Parts, microusd: int, session_id: str = "s1", **more: Any) -> None:
     fields = {
-        "started_at_us": NOW_US, "org_path": "acme/pay", "device_id": "device-1",
+        "started_at_us": now_us(), "org_path": "acme/pay", "device_id": "device-1",
         "repository": "shop", "duration_ms": 1000,
     } | more  # fmt: skip
     revision = parts.lake.max_revision() + 1
@@ -127,7 +129,7 @@ def test_an_alert_and_a_pause_are_told_by_webhook_and_mail_once(tmp_path: Path) 
         with opened(tmp_path, **given) as parts:
             budget = set_budget(parts)
             for cost in (700_000, 850_000, 900_000, 1_100_000, 1_200_000):
-                spend_today(parts, cost)
+                spend_now(parts, cost)
                 parts.budget_keeper.tick()
             shown = Budgets(parts).notices()["rows"]
     subjects = [mail["Subject"] for mail in mailbox.mails]
@@ -152,7 +154,7 @@ def test_a_pause_is_published_kept_by_later_publications_and_lifted(tmp_path: Pa
         node = set_budget(parts, scope="node", subject="acme/pay")["budget_id"]
         repository = set_budget(parts, scope="repository", subject="shop")["budget_id"]
         other = set_budget(parts, scope="developer", subject="nobody")["budget_id"]
-        spend_today(parts, 5_000_000)
+        spend_now(parts, 5_000_000)
         parts.budget_keeper.tick()
         assert sorted(pauses(parts)) == sorted([node, repository])
         record = parts.versions.current_publication("prod")
@@ -197,10 +199,11 @@ def test_a_pause_is_published_kept_by_later_publications_and_lifted(tmp_path: Pa
 def test_show_says_the_pace_the_lag_and_what_is_unpriced(tmp_path: Path) -> None:
     with opened(tmp_path) as parts:
         budget_id = set_budget(parts)["budget_id"]
-        spend_today(parts, 900_000, "s1")
-        spend_today(parts, 0, "s2", served_model="unknown-model")
+        at_us = now_us()
+        spend_now(parts, 900_000, "s1", started_at_us=at_us)
+        spend_now(parts, 0, "s2", served_model="unknown-model")
         unpriced = turn(
-            0, "s3", started_at_us=NOW_US, org_path="acme/pay", cost_microusd=None,
+            0, "s3", started_at_us=now_us(), org_path="acme/pay", cost_microusd=None,
             unpriced_reason="unknown model",
         )  # fmt: skip
         parts.lake.write_turns([unpriced], [], revision=parts.lake.max_revision() + 1)
@@ -210,7 +213,7 @@ def test_show_says_the_pace_the_lag_and_what_is_unpriced(tmp_path: Path) -> None
     assert shown["enforcement_lag_seconds"] == 9.0
     assert shown["overshoot_microusd"] == 1000 * (9 + 1)
     assert (shown["percent"], shown["unpriced_turns"]) == (90.0, 1)
-    assert shown["days"] == [{"day": TODAY, "cost_microusd": 900_000}]
+    assert shown["days"] == [{"day": day_of(at_us), "cost_microusd": 900_000}]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,7 @@ def test_the_edge_pauses_a_developers_device_and_lets_it_go_again(tmp_path: Path
         )  # fmt: skip
         budget_id = json.loads(made.stdout)["budget_id"]
         assert ask(addresses.edge).status_code == 200
-        told = api_request("asked", 1, input_tokens=100_000)
+        told = api_request("asked", 1, input_tokens=100_000, at_us=now_us())
         sent = httpx.post(
             f"{addresses.otlp_http}/v1/logs",
             content=told,
