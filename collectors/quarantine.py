@@ -43,7 +43,11 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """``kind`` is that of the record, ``segment`` or ``session``; ``bytes`` what is kept of it."""
+    """``kind`` is that of the record, ``segment`` or ``session``; ``bytes`` what is kept of it.
+
+    ``credential`` sent the record, ``received_at_us`` says when; ``None`` for what is of many
+    senders, and for what was set aside before notes said so.
+    """
 
     name: str
     kind: str
@@ -51,6 +55,8 @@ class QuarantineEntry:
     at_us: int
     bytes: int = 0
     session_id: str = ""
+    credential: str | None = None
+    received_at_us: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -72,7 +78,8 @@ class Quarantine:
         """Keeps a record under ``name``; writing the same one again changes nothing. Raises
         :class:`Unavailable` when the quarantine is full."""
         content = MAGIC + encode_record(record) + encode_trailer(1)
-        self._put(name, content, {"kind": record.kind, "reason": reason})
+        whose = {"credential": record.credential, "received_at_us": record.received_at_us}
+        self._put(name, content, {"kind": record.kind, "reason": reason, **whose})
 
     def put_segment(self, path: Path, reason: str) -> None:
         """Keeps a copy of a damaged segment. Raises :class:`Unavailable`."""
@@ -110,10 +117,7 @@ class Quarantine:
         """Raises :class:`NotFound`."""
         path = self.directory / f"{name}.json"
         if not _NAME.fullmatch(name) or not path.exists():
-            raise NotFound(
-                f"Nothing is quarantined under {name!r}.",
-                fix="`turnwise quarantine list` names all.",
-            )
+            raise not_quarantined(name)
         return self._read(path)
 
     def content(self, name: str) -> SegmentContent:
@@ -201,9 +205,17 @@ class Quarantine:
                 int(note["at_us"]),
                 int(note.get("bytes", 0)),
                 str(note.get("session_id", "")),
+                note.get("credential"),
+                note.get("received_at_us"),
             )
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise BadInput(f"{path} is no note of the quarantine.", why=repr(error)) from error
+
+
+def not_quarantined(name: str) -> NotFound:
+    return NotFound(
+        f"Nothing is quarantined under {name!r}.", fix="`turnwise quarantine list` names all."
+    )
 
 
 def entry_name(segment: Path) -> str:

@@ -1,10 +1,12 @@
-"""Which rows a caller may see: those that are charged to its node, or below it, on their day."""
+"""Which rows a caller may see: those that are charged to its node, or below it, on their day; and
+whose records, as they came in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from loop.access.directory import Directory
+from loop.domain.days import utc_day
 from loop.domain.organization import SEPARATOR, PathSpan
 
 
@@ -47,9 +49,40 @@ class View:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class SenderView:
+    """Whose records a caller may see as they came in, before anything says whom they are charged
+    to: those of credentials of its node and of nodes below, as the tree was when they came.
+
+    ``directory`` ``None`` is all senders. What came by the installation's own credential, or by
+    none, is seen with all senders only.
+    """
+
+    directory: Directory | None = None
+    node_id: str = ""
+
+    @property
+    def sees_all(self) -> bool:
+        return self.directory is None
+
+    def admits(self, credential: str | None, at_us: int) -> bool:
+        if self.directory is None:
+            return True
+        known = self.directory.credentials.get(credential or "")
+        if known is None or not known.node_id:
+            return False
+        return self.directory.tree.is_within(known.node_id, self.node_id, utc_day(at_us))
+
+
 ALL_ROWS = View()
+ALL_SENDERS = SenderView()
 
 
 def view_of(directory: Directory, node_id: str) -> View:
     """What a node sees; "" sees all."""
     return ALL_ROWS if not node_id else View(directory.tree.paths_of(node_id))
+
+
+def senders_of(directory: Directory, node_id: str) -> SenderView:
+    """Whose records a node sees; "" sees all."""
+    return ALL_SENDERS if not node_id else SenderView(directory, node_id)

@@ -26,7 +26,7 @@ from loop.service.lake_routes import lake_routes
 from loop.service.money_routes import budget_routes, money_routes
 from loop.service.readings import Readings
 from loop.service.replay_routes import replay_routes
-from loop.service.request_callers import RequireToken, view_of_caller
+from loop.service.request_callers import RequireToken, senders_of_caller, view_of_caller
 from loop.service.route_rules import guard
 from loop.service.web import web_routes
 from routing_policies.gateway_routes import gateway_routes
@@ -40,7 +40,7 @@ def api_app(parts: Parts) -> Starlette:
     actions = Actions(parts, readings)
     routes = [
         *api_routes(readings, actions),
-        *intake_routes(IntakeReadings(parts)),
+        *intake_routes(IntakeReadings(parts, lambda: senders_of_caller(parts))),
         *money_routes(parts),
         *budget_routes(Budgets(parts, lambda: view_of_caller(parts))),
         *access_routes(AccessDesk(parts)),

@@ -8,6 +8,8 @@ from typing import Any
 
 from collectors.event_identity import EventConflict, conflicts_among, tokens_of
 from collectors.intake_counts import HOUR_US
+from collectors.quarantine import QuarantineEntry, not_quarantined
+from loop.access.view import ALL_SENDERS, SenderView
 from loop.domain.errors import BadInput, NotFound
 from loop.domain.turns import Event
 from loop.lake.rows import day_of, day_start_us
@@ -46,10 +48,15 @@ _BY_REASON = ("rejected", "bodies_quarantined", "bodies_refused")
 
 
 class IntakeReadings:
-    """Reads of the assembled parts; :meth:`replay` and :meth:`drop` are what changes something."""
+    """Reads of the assembled parts; :meth:`replay` and :meth:`drop` are what changes something.
 
-    def __init__(self, parts: Parts) -> None:
+    ``sees`` says whose records the caller of the moment may know of: what others sent is neither
+    shown, counted, handed back nor dropped.
+    """
+
+    def __init__(self, parts: Parts, sees: Callable[[], SenderView] = lambda: ALL_SENDERS) -> None:
         self._parts = parts
+        self._sees = sees
 
     # -- counts --------------------------------------------------------------------------------
 
@@ -60,10 +67,15 @@ class IntakeReadings:
         latter exclusive."""
         if by not in _BY:
             raise BadInput(f"by={by!r} is no grouping.", fix=f"One of {'; '.join(_BY)}.")
-        counts = self._parts.intake_log.rows(
-            since_us=day_start_us(since) if since else None,
-            until_us=day_start_us(until) if until else None,
-        )
+        seen = self._sees()
+        counts = [
+            row
+            for row in self._parts.intake_log.rows(
+                since_us=day_start_us(since) if since else None,
+                until_us=day_start_us(until) if until else None,
+            )
+            if seen.admits(row["credential"], row["hour_us"])
+        ]
         groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for row in counts:
             groups.setdefault(_BY[by](row), []).append(row)
@@ -108,31 +120,37 @@ class IntakeReadings:
         raise NotFound(f"No conflict {conflict_id!r}.", fix="`turnwise conflict list` names them.")
 
     def _conflicts_of(self, session_ids: Sequence[str]) -> dict[tuple[str, str], EventConflict]:
+        """Those of which the caller may know every record."""
+        seen = self._sees()
         return {
             (session_id, conflict.conflict_id): conflict
             for session_id, events in self._parts.lake.events_of(session_ids).items()
             for conflict in conflicts_among(events)
+            if all(seen.admits(event.credential, event.received_at_us) for event in conflict.events)
         }
 
     # -- quarantine ----------------------------------------------------------------------------
 
     def list_quarantine(self) -> dict[str, Any]:
-        quarantine = self._parts.quarantine
-        entries = [entry.as_dict() for entry in quarantine.entries()]
+        """What is set aside, the oldest first. ``max_bytes`` is a limit of all together: a part of
+        the organization is not told it."""
+        entries = [entry.as_dict() for entry in self._entries()]
         return {
             "rows": entries,
             "next": None,
             "bytes": sum(entry["bytes"] for entry in entries),
-            "max_bytes": quarantine.max_bytes,
+            "max_bytes": self._parts.quarantine.max_bytes if self._sees().sees_all else None,
         }
 
     def show_quarantined(self, name: str) -> dict[str, Any]:
         """One entry and what its records are; never their bodies, which may hold secrets."""
-        quarantine = self._parts.quarantine
-        entry, content = quarantine.entry(name), quarantine.content(name)
+        quarantine, entry = self._parts.quarantine, self._entry(name)
+        content = quarantine.content(name)
         return entry.as_dict() | {
             "damage": content.damage,
-            "path": str(quarantine.directory / f"{name}.sealed") if entry.bytes else "",
+            "path": str(quarantine.directory / f"{name}.sealed")
+            if entry.bytes and self._sees().sees_all
+            else "",
             "records": [
                 {
                     "kind": record.kind,
@@ -169,18 +187,54 @@ class IntakeReadings:
         quarantine = self._parts.quarantine
         names = self._names(document)
         for name in names:
-            quarantine.entry(name)
-        for name in names:
             quarantine.drop(name)
         return {"rows": [{"name": name} for name in names], "next": None}
 
     def _names(self, document: Mapping[str, Any]) -> list[str]:
         names, everything = document.get("names"), document.get("all")
         if everything is True and names is None:
-            return [entry.name for entry in self._parts.quarantine.entries()]
+            return [entry.name for entry in self._entries()]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise BadInput("Say which entries.", fix='Send "names": [...] or "all": true.')
-        return list(dict.fromkeys(names))
+        return [self._entry(name).name for name in dict.fromkeys(names)]
+
+    def _entry(self, name: str) -> QuarantineEntry:
+        """Raises :class:`NotFound`, also for one that is no concern of the caller's."""
+        entry = self._parts.quarantine.entry(name)
+        if not self._seen_of([entry]):
+            raise not_quarantined(name)
+        return entry
+
+    def _entries(self) -> list[QuarantineEntry]:
+        return self._seen_of(self._parts.quarantine.entries())
+
+    def _seen_of(self, entries: list[QuarantineEntry]) -> list[QuarantineEntry]:
+        """The entries of records, and of sessions all of whose records, the caller may know."""
+        seen = self._sees()
+        if seen.sees_all:
+            return entries
+        senders = self._senders_of([entry.session_id for entry in entries if entry.session_id])
+        admitted = []
+        for entry in entries:
+            sent_by = senders.get(entry.session_id, [])
+            if entry.received_at_us is not None:
+                sent_by = [(entry.credential or "", entry.received_at_us)]
+            if sent_by and all(seen.admits(*sent) for sent in sent_by):
+                admitted.append(entry)
+        return admitted
+
+    def _senders_of(self, session_ids: list[str]) -> dict[str, list[tuple[str, int]]]:
+        """Of each session the credentials of its events, and when they came."""
+        senders: dict[str, list[tuple[str, int]]] = {}
+        rows = self._parts.lake.query(
+            """SELECT DISTINCT session_id, credential, received_at_us FROM events_rows
+            WHERE session_id IN (SELECT unnest(?::VARCHAR[]))""",
+            [session_ids],
+        )
+        for row in rows:
+            sent = row["credential"], row["received_at_us"]
+            senders.setdefault(row["session_id"], []).append(sent)
+        return senders
 
 
 def sums_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""What the API, the command line and the pages read about policies, runs and rollouts."""
+"""What the API, the command line and the pages read about policies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from loop.access.view import View
 from loop.domain.lifecycle import State, Transition
 from loop.domain.policies import Condition, RoutingPolicy, Rule
 from routing_policies.transitions import PolicyVersion
@@ -126,3 +127,22 @@ def _condition_words(policy: RoutingPolicy, condition: Condition) -> str:
         return f"{words} in {', '.join(value)}"
     shown = f"{value:,}" if isinstance(value, int | float) else str(value)
     return f"{words} {condition.op} {shown}"
+
+
+def concerns(policy: RoutingPolicy, view: View) -> bool:
+    """Whether a view may know a policy: none of its rules names another part of the organization.
+
+    The names of other parts, and what is meant for them, are theirs.
+    """
+    if view.spans is None:
+        return True
+    named = [
+        value
+        for rule in policy.rules
+        for condition in rule.when
+        if condition.field == "org_path"
+        for value in (condition.value if isinstance(condition.value, tuple) else [condition.value])
+    ]
+    return all(
+        any(f"{value}/".startswith(f"{span.path}/") for span in view.spans) for value in named
+    )

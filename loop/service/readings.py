@@ -5,19 +5,21 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from loop.access.callers import current_caller
 from loop.access.verbs import Verb
 from loop.access.view import ALL_ROWS, View
 from loop.domain.errors import NotFound
-from loop.domain.estimates import PolicyEstimate
-from loop.domain.policies import RoutingPolicy
-from loop.domain.runs import OptimizationRun, Trial
 from loop.ledger.chargeback import spend, unpriced_reasons
 from loop.ledger.suspected_doubles import suspected_doubles
-from loop.service import cluster_readings, policy_readings, session_readings
+from loop.service import (
+    cluster_readings,
+    policy_readings,
+    rollout_readings,
+    run_readings,
+    session_readings,
+)
 from loop.service.assemble import Parts
 from loop.service.logged_turns import reach_of
 from optimizers.classic import classic_policy
@@ -32,7 +34,6 @@ STAGES = {
     "rollout": ("Roll out", "/rollouts"),
 }
 LAST_TRANSITIONS = 20
-LATEST = "latest"
 MAX_VERSION = 2**31 - 1
 
 
@@ -225,32 +226,10 @@ class Readings:
         return {"rows": rows, "next": None, "words": words}
 
     def list_runs(self) -> dict[str, Any]:
-        rows = [run_row(run) for run in self._parts.runs.list()]
-        return {"rows": rows, "next": None}
+        return run_readings.list_runs(self._parts, self._sees())
 
     def show_run(self, run_id: str) -> dict[str, Any]:
-        run = self._parts.runs.load(run_id)
-        proposed = [
-            version.version
-            for version in self._parts.versions.list_versions()
-            if version.run_id == run_id
-        ]
-        return {
-            **run_row(run),
-            "seed": run.seed,
-            "settings": dict(run.settings),
-            "importance": dict(run.importance),
-            "spent_usd": run.spent_usd,
-            "table_versions": dict(run.table_versions),
-            "tombstones": list(run.tombstones),
-            "incumbent": run.incumbent.to_document(),
-            "found": run.found.to_document() if run.found else None,
-            "found_words": policy_readings.policy_words(run.found) if run.found else [],
-            "selection": estimate_row(run.selection),
-            "test": estimate_row(run.test),
-            "trials": [trial_row(trial) for trial in run.trials],
-            "proposed_version": proposed[0] if proposed else None,
-        }
+        return run_readings.show_run(self._parts, run_id, self._sees())
 
     def list_policies(self) -> dict[str, Any]:
         """Those that may route what the caller sees."""
@@ -258,7 +237,7 @@ class Readings:
         rows = [
             policy_readings.version_row(version)
             for version in reversed(versions)
-            if concerns(version.policy, self._sees())
+            if policy_readings.concerns(version.policy, self._sees())
         ]
         return {"rows": rows, "next": None}
 
@@ -279,26 +258,17 @@ class Readings:
     def _policy(self, version: int) -> PolicyVersion:
         """Raises :class:`NotFound`, also for one that is no concern of the caller's."""
         found = self._parts.versions.get(known_number(version))
-        if not concerns(found.policy, self._sees()):
+        if not policy_readings.concerns(found.policy, self._sees()):
             raise NotFound(
                 f"There is no policy version {version}.", fix="`turnwise policy list` shows all."
             )
         return found
 
     def list_rollouts(self) -> dict[str, Any]:
-        rollouts = self._parts.rollouts.list_rollouts()
-        return {"rows": [status.to_document() for status in rollouts], "next": None}
+        return rollout_readings.list_rollouts(self._parts, self._sees())
 
     def show_rollout(self, rollout_id: str) -> dict[str, Any]:
-        """One rollout; ``latest`` is the newest. Raises :class:`NotFound`."""
-        if rollout_id == LATEST:
-            newest = self._parts.rollouts.list_rollouts()[:1]
-            if not newest:
-                raise NotFound(
-                    "There is no rollout yet.", fix="`turnwise policy publish VERSION` starts one."
-                )
-            return newest[0].to_document()
-        return self._parts.rollouts.status(rollout_id).to_document()
+        return rollout_readings.show_rollout(self._parts, rollout_id, self._sees())
 
     def diff_policies(self, before: int, after: int) -> dict[str, Any]:
         old, new = self._policy(before).policy, self._policy(after).policy
@@ -316,56 +286,3 @@ def known_number(version: int) -> int:
     if version > MAX_VERSION:
         raise NotFound("There is no such policy version.", fix="`turnwise policy list` shows all.")
     return version
-
-
-def concerns(policy: RoutingPolicy, view: View) -> bool:
-    """Whether a view may know a policy: none of its rules names another part of the organization.
-
-    The names of other parts, and what is meant for them, are theirs.
-    """
-    if view.spans is None:
-        return True
-    named = [
-        value
-        for rule in policy.rules
-        for condition in rule.when
-        if condition.field == "org_path"
-        for value in (condition.value if isinstance(condition.value, tuple) else [condition.value])
-    ]
-    return all(
-        any(f"{value}/".startswith(f"{span.path}/") for span in view.spans) for value in named
-    )
-
-
-def run_row(run: OptimizationRun) -> dict[str, Any]:
-    return {
-        "run_id": run.run_id,
-        "state": run.state,
-        "started_at_us": run.started_at_us,
-        "finished_at_us": run.finished_at_us,
-        "outcome": run.outcome,
-        "trials_done": len(run.trials),
-    }
-
-
-def trial_row(trial: Trial) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "parameters": dict(trial.parameters),
-        "policy": trial.policy.to_document(),
-        "words": policy_readings.policy_words(trial.policy),
-        "saving_share": trial.saving_share,
-        "quality_difference_low": trial.quality_difference_low,
-        "feasible": trial.feasible,
-        "on_front": trial.on_front,
-    }
-
-
-def estimate_row(estimate: PolicyEstimate | None) -> dict[str, Any] | None:
-    """The estimate with its two derived shares; ``None`` stays ``None``."""
-    if estimate is None:
-        return None
-    return asdict(estimate) | {
-        "saving_share": estimate.saving_share,
-        "calibration_residual": estimate.calibration_residual,
-    }

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loop.access.callers import CheckCaller, bearer_token, current_caller
-from loop.access.view import ALL_ROWS, View, view_of
+from loop.access.view import ALL_ROWS, ALL_SENDERS, SenderView, View, senders_of, view_of
 from loop.domain.errors import Refused, Unavailable
 from loop.service.api_client import IN_PROCESS_HOST
 from loop.service.assemble import Parts
@@ -24,6 +24,12 @@ def view_of_caller(parts: Parts) -> View:
     """What the caller of the request that is being answered may see."""
     caller = current_caller.get()
     return view_of(parts.directories.current(), caller.node_id) if caller.node_id else ALL_ROWS
+
+
+def senders_of_caller(parts: Parts) -> SenderView:
+    """Whose records, as they came in, the caller of that request may know of."""
+    node_id = current_caller.get().node_id
+    return senders_of(parts.directories.current(), node_id) if node_id else ALL_SENDERS
 
 
 class RequireToken:

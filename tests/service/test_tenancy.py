@@ -28,8 +28,10 @@ from tests.service.two_tenants import (
     ADA,
     DAY,
     INSTALLATION_TOKEN,
+    RUNS,
     TENANTS,
     TwoTenants,
+    furnish,
     session_of,
     two_tenants,
 )
@@ -41,8 +43,10 @@ PATH_VALUES = {
     "version": ["1", "2", "3", "9"],
     "before": ["1", "2", "3"],
     "after": ["1", "2", "3"],
-    "run_id": ["latest"],
-    "rollout_id": ["latest"],
+    "run_id": list(RUNS),
+    "rollout_id": ["latest", "rollout-2", "rollout-3"],
+    "conflict_id": ["none"],
+    "name": ["0", "1", "2"],  # the place among TwoTenants.entries
     "node_id": ["acme", "n-alpha", "n-beta", "t-beta"],
     "token_id": ["none"],
     "budget_id": ["none"],
@@ -68,6 +72,7 @@ QUERIES = [
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoTenants]:
     with two_tenants(tmp_path_factory.mktemp("tenants")) as world:
+        furnish(world)
         yield world
 
 
@@ -142,7 +147,7 @@ def test_no_reading_shows_anything_of_the_other_tenant(
     query: dict[str, str],
     tenant: str,
 ) -> None:
-    address = filled(path, values)
+    address = filled(path, values | {"name": world.entries[int(values["name"])]})
     answer = call(app, "GET", address, world.tokens[tenant], params=query)
     assert answer.status_code in (200, 400, 404)
     shown = answer.text

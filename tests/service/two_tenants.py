@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -14,15 +14,20 @@ from loop.access.credentials import Credential
 from loop.access.records import Author
 from loop.access.verbs import Verb
 from loop.domain.clusters import SessionCluster
-from loop.domain.lifecycle import Actor, ActorKind
+from loop.domain.lifecycle import Actor, ActorKind, State
 from loop.domain.organization_changes import NodeRow
+from loop.domain.policies import RoutingPolicy
 from loop.domain.policy_documents import parse_policy
+from loop.domain.runs import OptimizationRun, Trial
 from loop.lake.rows import day_of
 from loop.service import stages
 from loop.service.assemble import Parts, assemble
 from loop.service.drain_stage import drain
 from loop.service.settings import load_settings
 from optimizers.classic import classic_policy
+from routing_policies.rollout_records import RolloutPlan
+from routing_policies.version_store import AS_REQUESTED
+from tests.lake.lake_records import decision, estimate
 
 INSTALLATION_TOKEN = "the-installations-own"
 TENANTS = ("alpha", "beta")
@@ -93,6 +98,8 @@ class TwoTenants:
     parts: Parts
     tokens: dict[str, str]
     credentials: dict[str, Credential]
+    entries: list[str] = field(default_factory=list)
+    """Set aside: of the installation's, of the first and of the second tenant."""
 
     def send(self, tenant: str, body: bytes) -> None:
         """As the receiver does it for a checked token."""
@@ -136,6 +143,96 @@ def two_tenants(folder: Path) -> Iterator[TwoTenants]:
         parts.versions.propose(parse_policy(document), person)
     yield world
     parts.close()
+
+
+def run_rollout(world: TwoTenants, version: int) -> str:
+    """A canary of a version, over again; each tenant has two sessions in it."""
+    parts = world.parts
+    gate, person = Actor(ActorKind.GATE, "gate"), Actor(ActorKind.PERSON, "grace")
+    parts.versions.move(version, State.GATE_PASSED, gate, "alpha and beta save")
+    cycle = parts.versions.move(version, State.IN_REVIEW, gate, "look").review_cycle
+    parts.versions.move(version, State.APPROVED, person, "fine", review_cycle=cycle)
+    status = parts.rollouts.start(version, RolloutPlan(), person, "try it on alpha and beta")
+    serial = parts.versions.current_serial("prod")
+    decided = [
+        decision(
+            10 * version + number, f"session-{tenant}-{number}", at_us=NOW_US, serial=serial,
+            policy_version=version, arm=arm, rollout_id=status.rollout_id,
+        )
+        for tenant in TENANTS for number, arm in ((1, "canary"), (2, "control"))
+    ]  # fmt: skip
+    parts.lake.write_decisions(decided, journal=status.rollout_id, position=1)
+    parts.rollouts.roll_back(status.rollout_id, person, "alpha and beta were slow")
+    return status.rollout_id
+
+
+def save_run(
+    world: TwoTenants,
+    run_id: str,
+    repositories: list[str] | None,
+    incumbent: RoutingPolicy = AS_REQUESTED,
+) -> None:
+    """A finished search, limited to repositories or (``None``) to nothing."""
+    scope = None
+    if repositories is not None:
+        reason = "1 of 2 sessions, beside alpha and beta"
+        scope = {"repositories": repositories, "cluster_id": "c-mixed", "reason": reason}
+    trial = Trial(0, {"threshold": 1}, classic_policy(), 0.25, -0.01, feasible=True, on_front=True)
+    run = OptimizationRun(
+        run_id=run_id,
+        state="finished",
+        started_at_us=NOW_US,
+        finished_at_us=NOW_US + 1,
+        seed=1,
+        incumbent=incumbent,
+        table_versions={"turns": 3},
+        trials=(trial,),
+        found=classic_policy(),
+        outcome="Found a policy that saves 30 % of what alpha and beta spend.",
+        selection=estimate(),
+        test=estimate(),
+        tombstones=("erasure-of-alpha-and-beta",),
+        settings={"sampler": "tpe", "scope": scope},
+    )
+    world.parts.runs.save(run)
+
+
+def set_aside(world: TwoTenants, tenant: str) -> str:
+    """A body of a tenant's ("" for the installation's) that can't be stored; its entry's name."""
+    quarantine = world.parts.quarantine
+    before = {entry.name for entry in quarantine.entries()}
+    world.send(tenant, b"no protobuf of " + (tenant or "nobody").encode())
+    world.drain()
+    (name,) = {entry.name for entry in quarantine.entries()} - before
+    return name
+
+
+def disagree(world: TwoTenants, tenant: str) -> None:
+    """Sends what a tenant sent before, saying something else."""
+    body = session_of(tenant, 1)
+    world.send(tenant, body.replace(b"claude-opus-4-7", b"claude-opus-4-6"))
+    world.drain()
+
+
+RUNS = {
+    "run-1": ["repo-alpha"],
+    "run-2": ["repo-beta"],
+    "run-3": ["repo-alpha", "repo-beta"],
+    "run-4": None,
+}
+
+
+def furnish(world: TwoTenants) -> None:
+    """Runs, rollouts, conflicts and set-aside records of each tenant, and of both."""
+    versions = {
+        version.policy.name: version.version for version in world.parts.versions.list_versions()
+    }
+    for tenant in TENANTS:
+        run_rollout(world, versions[f"policy-{tenant}"])
+        disagree(world, tenant)
+    for run_id, repositories in RUNS.items():
+        save_run(world, run_id, repositories)
+    world.entries = [set_aside(world, tenant) for tenant in ("", *TENANTS)]
 
 
 def _cluster(tenant: str) -> SessionCluster:

@@ -202,6 +202,7 @@ def run_document(**given: Any) -> dict[str, Any]:
         "test": estimate(),
         "trials": trials,
         "proposed_version": 2,
+        "is_part": False,
     }
     return document | given
 
@@ -391,5 +392,6 @@ def rollout_document(**given: Any) -> dict[str, Any]:
             for index in range(3)
         ],
         "rollback_complete": False,
+        "is_part": False,
     }
     return document | given

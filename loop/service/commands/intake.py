@@ -120,8 +120,8 @@ def quarantine() -> None:
 def list_quarantine(client: ApiClient, as_json: bool) -> None:
     """Everything set aside, the oldest first.
 
-    JSON: {"rows": [{name, kind, reason, at_us, bytes, session_id}], "next": null, "bytes",
-    "max_bytes"}.
+    JSON: {"rows": [{name, kind, reason, at_us, bytes, session_id, credential, received_at_us}],
+    "next": null, "bytes", "max_bytes"}.
     """
     answer = client.get("/v1/quarantine")
     if as_json:
@@ -135,7 +135,8 @@ def list_quarantine(client: ApiClient, as_json: bool) -> None:
     ]
     print_rows(answer["rows"], columns, "Nothing is set aside.")
     if answer["rows"]:
-        print_lines(f"{answer['bytes']:,} of at most {answer['max_bytes']:,} bytes")
+        most = f" of at most {answer['max_bytes']:,}" if answer["max_bytes"] else ""
+        print_lines(f"{answer['bytes']:,}{most} bytes")
     return None
 
 
@@ -146,8 +147,8 @@ def show_quarantined(client: ApiClient, name: str, as_json: bool) -> None:
     """One entry: why it is there, what its records are, and the file that keeps them.
 
     The bodies themselves may hold secrets: only the service's user can read the file.
-    JSON: {name, kind, reason, at_us, bytes, session_id, damage, path, records: [{kind,
-    content_type, credential, received_at_us, bytes}]}.
+    JSON: {name, kind, reason, at_us, bytes, session_id, credential, received_at_us, damage, path,
+    records: [{kind, content_type, credential, received_at_us, bytes}]}.
     """
     answer = client.get(f"/v1/quarantine/{name}")
     if as_json:

@@ -26,7 +26,7 @@ def rollout_status(client: ApiClient, rollout_id: str | None, as_json: bool) -> 
 
     JSON: {rollout_id, channel, version, stable_version, state, finished, stage, canary_weights,
     sentence, step, plan, started_by, started_at_us, stage_started_at_us, ended_at_us, end_reason,
-    completed_at_us, looked_at_us, gateways, report, log, rollback_complete}.
+    completed_at_us, looked_at_us, gateways, report, log, rollback_complete, is_part}.
     """
     answer = client.get(f"/v1/rollouts/{rollout_id or 'latest'}")
     if as_json:

@@ -104,7 +104,7 @@ def show_run(client: ApiClient, run_id: str, as_json: bool) -> None:
 
     JSON: {run_id, state, started_at_us, finished_at_us, outcome, trials_done, seed, settings,
     importance, spent_usd, table_versions, tombstones, incumbent, found, found_words, selection,
-    test, trials, proposed_version}.
+    test, trials, proposed_version, is_part}.
     """
     answer = client.get(f"/v1/runs/{run_id}")
     if as_json:

@@ -68,7 +68,7 @@ def band_chart(rollout: Mapping[str, Any]) -> dict[str, Any] | None:
     fell within the drawn sessions, each at the first session after it.
     """
     report = rollout.get("report")
-    path = report["path"] if report else ()
+    path = report.get("path") if report else ()
     if not path:
         return None
     plan = rollout["plan"]
@@ -100,7 +100,7 @@ def band_chart(rollout: Mapping[str, Any]) -> dict[str, Any] | None:
 def band_rows(rollout: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The points of the band for its table: every few, and the last; newest first."""
     report = rollout.get("report")
-    path = list(report["path"]) if report else []
+    path = list(report.get("path", ())) if report else []
     return list(_thin(path[::-1], MAX_BAND_ROWS))
 
 

@@ -249,7 +249,7 @@ class _Pages:
             chart=charts.band_chart(shown),
             points=charts.band_rows(shown),
             refusals_of=_refusals_of,
-            steers=offered_steers(shown) if self._can_act else (),
+            steers=offered_steers(shown) if self._can_act and not shown["is_part"] else (),
         )
 
     def spend(self, request: Request) -> Response:
