@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from collectors.event_fields import integer, text
+from loop.domain.quick_records import quickly_made
 from loop.domain.turns import TokenUsage
 
 _SPEEDS = {"normal": "standard"}  # telemetry's word for what the API calls standard
 _NOWHERE = ("not_available", "none")
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class ServiceTerms:
     """What the price depends on besides model and tokens; "" where nothing states it."""

@@ -16,6 +16,7 @@ from collectors.content_modes import hidden_chars
 from collectors.event_fields import integer, state_of, text, without_reminders
 from collectors.session_facts import INTERACTION, RequestFacts, SessionFacts
 from collectors.tool_calls import ToolFacts
+from loop.domain.quick_records import quickly_made
 from loop.domain.turns import Content, ContentKind, Event, EvidenceState, Turn
 
 TASK_NOTIFICATION = "<task-notification>"
@@ -25,6 +26,7 @@ _LOG, _SPAN, _TRANSCRIPT, _RAW_BODY = "otlp-log", "otlp-span", "transcript", "ra
 _TOOL_OUTPUT_KEYS = ("output", "content", "diff", "result")
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class PromptFacts:
     prompt_id: str
@@ -37,6 +39,7 @@ class PromptFacts:
     source: str
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     text: str

@@ -32,6 +32,7 @@ LONGEST_SECONDS = 120.0
 PAUSE_SECONDS = 60.0
 """How long nothing is asked after the process failed."""
 _LENGTH = struct.Struct("<Q")
+_PIPE_BYTES = 1024 * 1024  # the most that Linux gives anybody; fewer turns for each segment
 
 
 class ReadingAhead:
@@ -98,6 +99,7 @@ class ReadingAhead:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
+                pipesize=_PIPE_BYTES,
             )
         return self._process
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from collectors.api_usage import TERM_NAMES, UNSTATED, ServiceTerms, terms_of
 from collectors.event_fields import integer
 from collectors.session_facts import RequestFacts
+from loop.domain.quick_records import quickly_made
 from loop.domain.turns import Event, TokenUsage
 
 LOG, RAW_BODY, TRANSCRIPT, SPAN = "otlp-log", "raw-body", "transcript", "otlp-span"
@@ -28,6 +29,7 @@ PARTIAL_TRANSCRIPT = "transcript-partial"
 USAGE_ORDER = (LOG, RAW_BODY, TRANSCRIPT, SPAN, PARTIAL_TRANSCRIPT)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class StatedUsage:
     """Tokens as one source tells them. Without ``has_split`` all cache writes stand as 5-minute."""

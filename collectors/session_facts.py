@@ -22,6 +22,7 @@ from collectors.raw_bodies import (
     tool_results,
 )
 from collectors.transcript_lines import Transcript, TranscriptRequest, read_transcript
+from loop.domain.quick_records import quickly_made
 from loop.domain.turns import Event
 
 OUTCOMES = ("claude_code.api_request", "claude_code.api_error", "claude_code.api_refusal")
@@ -92,6 +93,7 @@ class RequestFacts:
         return max(ends or [event.at_us for event in self.records()] or [0])
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class _Settled:
     logs: list[Event]

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from loop.domain.model_names import names_of
+from loop.domain.quick_records import quickly_made
 from loop.domain.turns import TokenUsage
 
 TOKENS_PER_PRICE = 1_000_000
@@ -24,6 +25,7 @@ Multipliers = tuple[tuple[str, int], ...]
 """(term, millionths) pairs, by term: ``(("batch", 500_000),)``."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Terms:
     """How a request was served, where that changes its price; empty is not stated."""
@@ -109,6 +111,7 @@ class Price:
         return tuple(found)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Cost:
     """``microusd`` is ``None`` when the turn is unpriced, and ``unpriced_reason`` says why."""

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from loop.domain.quick_records import quickly_made
+
 UNATTRIBUTED = "unattributed"
 METRIC_SOURCE = "otlp-metric"
 """``usage_source`` of a turn that sums up an interval of a metric: any number of requests."""
@@ -23,6 +25,7 @@ RequestClass = Literal["main", "subagent", "auxiliary"]
 TurnStatus = Literal["ok", "error", "refused"]
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Event:
     """One received log record, span, metric point, transcript line or gateway decision.
@@ -45,6 +48,7 @@ class Event:
     conflict: str = ""  # the conflict that it belongs to, where one was known when it was stored
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
     """Tokens of one request in the five classes that are priced apart."""
@@ -79,6 +83,7 @@ class TokenUsage:
         )
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """One tool call of a turn, without its content.
@@ -98,6 +103,7 @@ class ToolCall:
     inferred: bool = False
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One row of the ``turns`` table (``docs/turn-table.md`` specifies each column)."""
@@ -162,6 +168,7 @@ class Turn:
         return self.attempts if self.status == "error" else self.attempts - 1
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Charged:
     """How a stored turn was charged: what a later assembly of it must keep to."""
@@ -175,6 +182,7 @@ ContentKind = Literal[
 ]
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Content:
     """One row of the ``contents`` table: a text, kept apart from the turns for its own

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from loop.domain.quick_records import quickly_made
 from loop.domain.turns import Charged, Turn
 from loop.lake.delta_log import DeltaLog
 from loop.lake.queries import LakeQueries, to_rows
@@ -30,6 +31,7 @@ KNOWN_SESSIONS = 20_000
 """Sessions whose stored digests are kept in memory; others are read again when they change."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What is stored of one (session, turn): its newest revision, and from when to when."""
