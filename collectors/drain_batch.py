@@ -43,7 +43,7 @@ class DrainBatch:
         """Adds one record of the journal. Raises :class:`BadInput` for one that can't be read."""
         record, decoded = item.record, item.decoded
         if record.kind == "refusals":
-            self.counts.add_refusals(record)
+            self.counts.add_told(record)
             return
         if record.kind == "reassembly":
             self.reassembled.update(decode_session_ids(record))

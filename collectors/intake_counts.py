@@ -7,6 +7,8 @@ A *source* is a kind of record, its encoding and the credential that sent it. Of
 
 and ``bodies_refused`` counts what was answered with an error and so never acknowledged. A record
 that is stored although another of its identity says something else counts as ``conflict`` only.
+Lines of session files that are broken or repeated never reach the journal; whoever reads them tells
+it.
 
 The counts of one position of the journal are written down with that position (``drain_state``)
 before the lake hears of it, and reach the control store under it, so a crash changes no sum.
@@ -17,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast, get_args
 
 import orjson
 
@@ -63,22 +65,19 @@ class IntakeCounts:
         if count:
             self._counts[source, outcome, reason] += count
 
-    def add_refusals(self, record: Record) -> None:
-        """Adds what a receiver refused, as it told the journal (:func:`encode_refusals`).
+    def add_told(self, record: Record) -> None:
+        """Adds counts that the journal was told (:func:`encode_counts`, :func:`encode_refusals`).
 
         Raises:
             BadInput: the record tells no such thing.
         """
         try:
             rows = orjson.loads(record.body)
-            told = [
-                ((int(hour_us), str(kind), str(encoding), str(name)), str(reason), int(count))
-                for hour_us, kind, encoding, name, reason, count in rows
-            ]
+            told = [_read_told(*row) for row in rows]
         except (orjson.JSONDecodeError, TypeError, ValueError) as error:
             raise BadInput("The counts of refusals can't be read.", why=repr(error)) from error
-        for source, reason, count in told:
-            self.add(source, "bodies_refused", reason, count)
+        for source, outcome, reason, count in told:
+            self.add(source, outcome, reason, count)
 
     def rows(self) -> list[CountRow]:
         return [
@@ -108,5 +107,20 @@ def source_of_segment(path: Path) -> Source:
 
 
 def encode_refusals(counts: Iterable[tuple[Source, str, int]]) -> bytes:
-    """The body of a journal record of kind ``refusals``."""
+    """The body of a journal record of kind ``refusals`` that tells of refused bodies."""
     return orjson.dumps([[*source, reason, count] for source, reason, count in counts])
+
+
+def encode_counts(rows: Iterable[CountRow]) -> bytes:
+    """The same of records that never reach the journal themselves."""
+    return orjson.dumps(list(rows))
+
+
+def _read_told(
+    hour_us: object, kind: object, encoding: object, credential: object, *rest: object
+) -> tuple[Source, Outcome, str, int]:
+    outcome, reason, count = ("bodies_refused", *rest) if len(rest) == 2 else rest
+    if outcome not in get_args(Outcome):
+        raise ValueError(f"{outcome!r} is no outcome")
+    source = (int(str(hour_us)), str(kind), str(encoding), str(credential))
+    return source, cast(Outcome, outcome), str(reason), int(str(count))

@@ -101,7 +101,7 @@ def _exporter(
         try:
             credential = authorise(token)
             if credential is None:
-                refusals.count(signal, "protobuf", "", REASONS[401])
+                await refusals.count(signal, "protobuf", "", REASONS[401])
                 await context.abort(
                     grpc.StatusCode.UNAUTHENTICATED, "A valid bearer token is required."
                 )
@@ -111,13 +111,13 @@ def _exporter(
             await journal.append(signal, "protobuf", body, credential=credential or "")
             return PartialRejection(signal, rejected).as_protobuf()
         except Refused as error:
-            refusals.count(signal, "protobuf", "", REASONS[403])
+            await refusals.count(signal, "protobuf", "", REASONS[403])
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except BadInput as error:
-            refusals.count(signal, "protobuf", credential or "", REASONS[400])
+            await refusals.count(signal, "protobuf", credential or "", REASONS[400])
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Unavailable as error:
-            refusals.count(signal, "protobuf", credential or "", REASONS[503])
+            await refusals.count(signal, "protobuf", credential or "", REASONS[503])
             await context.abort(
                 grpc.StatusCode.UNAVAILABLE,
                 str(error),

@@ -98,7 +98,7 @@ def otlp_app(
             if signal is not None and answer.status in REASONS:
                 encoding = _MEDIA_TYPES.get(_media_type(headers), "")
                 reason = REASONS[answer.status]
-                refusals.count(signal, encoding, answer.credential, reason)
+                await refusals.count(signal, encoding, answer.credential, reason)
             await _send_error(send, content_type, answer)
             return
         body = rejection.as_json() if content_type == "json" else rejection.as_protobuf()

@@ -36,7 +36,8 @@ class LineProblem:
 
 @dataclass(slots=True)
 class LineBatch:
-    """Lines of one file with their numbers, and the position after them."""
+    """Lines of one file with their numbers, and the position after them; and how many of the lines
+    up to there were broken, or repeated one that was read before."""
 
     numbers: list[int] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
@@ -44,6 +45,8 @@ class LineBatch:
     offset: int = 0
     line: int = 0
     ends_line: bool = True
+    broken: int = 0
+    duplicates: int = 0
 
     def as_text(self) -> tuple[int, bytes]:
         """The number of the first line, and the lines from there on: one that was left out is
@@ -60,15 +63,17 @@ class TranscriptReader:
     """Reads files one after another and counts what it finds.
 
     ``lines`` = taken in + ``ignored`` (kinds that hold no turn: snapshots, queue operations) +
-    ``duplicates`` (repeat a uuid that this reader has seen, as forks and resumes do) + ``problems``
-    without incomplete last lines. With ``redacts`` lines leave without secrets, of which
-    ``redacted`` counts those that had any; what goes into a journal loses them there.
+    ``duplicates`` (repeat a uuid that this reader has seen, as forks and resumes do) + ``broken``
+    ones, which ``problems`` name beside incomplete last lines. With ``redacts`` lines leave without
+    secrets, of which ``redacted`` counts those that had any; what goes into a journal loses them
+    there.
     """
 
     redacts: bool = False
     lines: int = 0
     ignored: int = 0
     duplicates: int = 0
+    broken: int = 0
     redacted: int = 0
     sessions: set[str] = field(default_factory=set)
     problems: list[LineProblem] = field(default_factory=list)
@@ -81,7 +86,7 @@ class TranscriptReader:
         empty: it then only says how far the file was read."""
         number, offset = start.line, start.offset
         ends_line = start.ends_line
-        batch = LineBatch()
+        batch, before = LineBatch(), (self.broken, self.duplicates)
         for raw in iter(partial(stream.readline, MAX_LINE_BYTES + 1), b""):
             offset += len(raw)
             if not ends_line and not raw.strip():  # of the line that was read before it had its end
@@ -110,10 +115,14 @@ class TranscriptReader:
                 batch.size_bytes += len(taken)
             if batch.size_bytes >= BATCH_BYTES:
                 batch.offset, batch.line, batch.ends_line = offset, number, ends_line
-                yield batch
-                batch = LineBatch()
+                yield self._counted(batch, *before)
+                batch, before = LineBatch(), (self.broken, self.duplicates)
         batch.offset, batch.line, batch.ends_line = offset, number, ends_line
-        yield batch
+        yield self._counted(batch, *before)
+
+    def _counted(self, batch: LineBatch, broken: int, duplicates: int) -> LineBatch:
+        batch.broken, batch.duplicates = self.broken - broken, self.duplicates - duplicates
+        return batch
 
     def _take(
         self, source: TranscriptFile, number: int, raw: bytes, *, is_whole: bool
@@ -127,10 +136,10 @@ class TranscriptReader:
                 return None
             self._complain(source, number, f"no JSON: {error}")
             return None
-        self.lines += 1
         if problem := _shape_problem(line):
-            self.problems.append(LineProblem(source.name, number, problem))
+            self._complain(source, number, problem)
             return None
+        self.lines += 1
         uuid = line.get("uuid")
         if line["type"] not in LINE_TYPES:
             wrapped = agent_line(line) if line["type"] == "progress" else None
@@ -154,6 +163,7 @@ class TranscriptReader:
 
     def _complain(self, source: TranscriptFile, number: int, why: str) -> None:
         self.lines += 1
+        self.broken += 1
         self.problems.append(LineProblem(source.name, number, why))
 
     def _is_incomplete(self) -> bool:

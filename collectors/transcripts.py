@@ -7,6 +7,7 @@ the uuid of the original; the file whose conversation ended first is taken for t
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from collectors.intake_counts import HOUR_US, CountRow, encode_counts
 from collectors.journal import Journal
 from collectors.transcript_files import (
     STDIN,
@@ -31,6 +33,7 @@ from collectors.transcript_positions import START, Position, Positions
 from collectors.transcript_reading import LineBatch, LineProblem, TranscriptReader
 
 _TAIL_BYTES = 64 * 1024
+BROKEN = "broken_line"
 _IN_FLIGHT = 8  # batches on their way to the disk while the next one is read
 
 Progress = Callable[[int, int, str], None]
@@ -157,16 +160,19 @@ class _JournalWriter:
         self._journal = journal
         self._credential = credential
         self._positions = positions
-        self._waiting: deque[tuple[Future[None] | None, Callable[[], None]]] = deque()
+        self._waiting: deque[tuple[list[Future[None]], Callable[[], None]]] = deque()
 
     def write(self, source: TranscriptFile, stream: BinaryIO, batch: LineBatch) -> None:
-        future = None
+        futures = []
+        if batch.broken or batch.duplicates:
+            counts = encode_counts(self._counts_of(batch))
+            futures.append(self._journal.append_later("refusals", "json", counts))
         if batch.lines:
             body = encode_batch(source.session_id, source.agent_id, batch.numbers, batch.lines)
-            future = self._journal.append_later(
-                "transcript", "json", body, credential=self._credential
+            futures.append(
+                self._journal.append_later("transcript", "json", body, credential=self._credential)
             )
-        self._waiting.append((future, lambda: self._move(source, stream, batch)))
+        self._waiting.append((futures, lambda: self._move(source, stream, batch)))
         while len(self._waiting) > _IN_FLIGHT:
             self._settle()
 
@@ -180,10 +186,20 @@ class _JournalWriter:
             self._positions.save()
 
     def _settle(self) -> None:
-        future, move = self._waiting.popleft()
-        if future is not None:
+        futures, move = self._waiting.popleft()
+        for future in futures:
             future.result()
         move()
+
+    def _counts_of(self, batch: LineBatch) -> list[CountRow]:
+        """Of the lines that were left out here and would have been records."""
+        now_us = time.time_ns() // 1000
+        source = (now_us - now_us % HOUR_US, "transcript", "json", self._credential)
+        return [
+            (*source, "received", "", batch.broken + batch.duplicates),
+            (*source, "rejected", BROKEN, batch.broken),
+            (*source, "duplicate", "", batch.duplicates),
+        ]
 
     def _move(self, source: TranscriptFile, stream: BinaryIO, batch: LineBatch) -> None:
         if self._positions is not None and source.path is not None:

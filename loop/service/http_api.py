@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from starlette.applications import Starlette
@@ -12,6 +15,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
+from collectors.refusals import Refusals
 from loop.service.access_desk import AccessDesk
 from loop.service.access_routes import access_routes
 from loop.service.actions import Actions
@@ -19,7 +23,12 @@ from loop.service.assemble import Parts
 from loop.service.budget_readings import Budgets
 from loop.service.http_errors import ERROR_HANDLERS
 from loop.service.intake_readings import IntakeReadings
-from loop.service.intake_routes import decision_intake, intake_routes, transcript_intake
+from loop.service.intake_routes import (
+    CountRefusals,
+    decision_intake,
+    intake_routes,
+    transcript_intake,
+)
 from loop.service.json_routes import get, number, post
 from loop.service.judge_routes import judge_routes
 from loop.service.lake_routes import lake_routes
@@ -51,9 +60,21 @@ def api_app(parts: Parts) -> Starlette:
         *gateway_routes(parts.publications, parts.versions, decision_intake(parts)),
         *web_routes(readings, actions.act),
     ]
+    refusals = cache(lambda: Refusals(parts.journal))
+
+    @asynccontextmanager
+    async def telling(_: Starlette) -> AsyncIterator[None]:
+        yield
+        if refusals.cache_info().currsize:
+            await refusals().close()
+
     return Starlette(
         routes=guard(routes),
-        middleware=[Middleware(RequireToken, check=parts.callers)],
+        middleware=[
+            Middleware(CountRefusals, refusals=refusals),
+            Middleware(RequireToken, check=parts.callers),
+        ],
+        lifespan=telling,
         exception_handlers=ERROR_HANDLERS,
     )
 

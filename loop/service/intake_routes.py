@@ -11,16 +11,20 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from collectors.decision_intake import accept_decisions
+from collectors.refusals import REASONS, Refusals
 from collectors.transcripts import import_lines
-from loop.access.callers import current_caller
+from loop.access.callers import Caller, current_caller
 from loop.domain.errors import BadInput
 from loop.service.assemble import Parts
 from loop.service.intake_readings import IntakeReadings
 from loop.service.json_routes import get, number, post, read_body
+from loop.service.route_rules import CALLER
 
 MAX_NAME_BYTES = 255  # of a part of a path
+TAKEN_IN = {"/v1/transcripts": "transcript", "/v1/gateway/decisions": "decisions"}
 
 
 def intake_routes(intake: IntakeReadings) -> list[BaseRoute]:
@@ -85,6 +89,31 @@ def transcript_intake(parts: Parts) -> Callable[[Request], Any]:
         return JSONResponse(report.as_dict())
 
     return intake
+
+
+class CountRefusals:
+    """Counts bodies of session files and decisions that are answered with an error, as the OTLP
+    receivers count theirs: on the disk before the answer."""
+
+    def __init__(self, app: ASGIApp, refusals: Callable[[], Refusals]) -> None:
+        self._app = app
+        self._refusals = refusals
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = TAKEN_IN.get(scope["path"]) if scope["type"] == "http" else None
+        if kind is None or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in REASONS:
+                caller: Caller | None = scope.get(CALLER)
+                credential = caller.credential if caller else ""
+                reason = REASONS[message["status"]]
+                await self._refusals().count(kind, "json", credential, reason)
+            await send(message)
+
+        await self._app(scope, receive, counted)
 
 
 def _intake_options(request: Request) -> dict[str, Any]:

@@ -164,7 +164,6 @@ def test_what_is_refused_at_the_door_is_counted_by_reason(tmp_path: Path) -> Non
                 )
             ]
             assert statuses == [200, 400, 400, 415, 401, 413]
-            time.sleep(1.3)  # they are told of once a second
         with (
             grpc_collector(parts.journal, authorise=tokens.get) as target,
             grpc.insecure_channel(target) as channel,

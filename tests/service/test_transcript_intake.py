@@ -50,12 +50,18 @@ def test_files_sent_one_by_one_make_the_same_turns_as_a_folder(
     other.close()
 
 
-def test_a_broken_line_is_named_and_the_rest_is_imported(client: ApiClient) -> None:
+def test_a_broken_line_is_named_and_counted_and_the_rest_is_imported(
+    parts: Parts, client: ApiClient
+) -> None:
     file = next((RECORDINGS / "a01_read_answer" / "transcript").glob("*.jsonl"))
     name = f"projects/-srv-demo-shop/{file.name}"
     report = send(client, name, b"{half a line\n" + file.read_bytes())
     whole = send(client, name, file.read_bytes())
     assert report["imported"] == whole["imported"]
+    parts.catch_up()
+    total = client.get("/v1/intake")["total"]
+    assert (total["rejected"], total["balanced"]) == ({"broken_line": 1}, True)
+    assert total["received"] == 2 * int(str(whole["imported"])) + 1
     (problem,) = report["problems"]  # type: ignore[misc]
     assert (problem["path"], problem["line"]) == (name, 1)
 
