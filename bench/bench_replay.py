@@ -48,9 +48,9 @@ START_US = 1_767_600_000_000_000
 SAME_TOKENS = ReplayAssumptions(tokenizer_ratio={})
 
 
-def small_to_haiku(tokens: int, measure: str, unit: str) -> RoutingPolicy:
+def small_to_haiku(tokens: int, measure: str, unit: str, min_run: int = 0) -> RoutingPolicy:
     rule = Rule("short", (Condition("input_tokens", "<", tokens),), HAIKU)
-    guards = Guards({HAIKU: 150_000}, tool_loop_lock=unit != "request")
+    guards = Guards({HAIKU: 150_000}, unit != "request", min_run)
     return RoutingPolicy("bench", (rule,), measure, unit, guards=guards)  # type: ignore[arg-type]
 
 
@@ -59,6 +59,7 @@ POLICIES = {
     "at each user turn, prompt under 500": small_to_haiku(500, "prompt_tokens", "user_turn"),
     "at each request, total under 50,000": small_to_haiku(50_000, "total_input_tokens", "request"),
     "at each request, new tokens under 1,000": small_to_haiku(1_000, "new_tokens", "request"),
+    "the same, three requests at least": small_to_haiku(1_000, "new_tokens", "request", 3),
 }
 
 

@@ -33,6 +33,7 @@ NO_BAND = "none"
 REQUEST_CLASSES = ("main", "subagent")
 LEAST_SHARE, MOST_SHARE = 0.005, 0.999
 CEILING_SHARES = (1.0, 0.5, 0.25)
+LEAST_RUNS = (0, 3, 10)
 _EVERYTHING = "all"
 _AGENT = "agent "
 _GUESSED_SHARES = (0.5, 0.3, 0.7, 0.1, 0.9)
@@ -124,6 +125,7 @@ class PolicySpace:
             drawn["upper_share"] = trial.suggest_float("upper_share", 0.05, 0.95)
         if drawn["unit"] in ("user_turn", "request"):
             drawn["tool_loop_lock"] = trial.suggest_categorical("tool_loop_lock", (True, False))
+            drawn["min_run_requests"] = trial.suggest_categorical("min_run_requests", LEAST_RUNS)
         if self.repositories:
             drawn["repositories"] = trial.suggest_categorical("repositories", (_EVERYTHING, "some"))
             if drawn["repositories"] == "some":
@@ -174,6 +176,7 @@ class PolicySpace:
             guards=Guards(
                 {m: int(most * share) for m, most in ceilings.items() if most is not None},
                 tool_loop_lock=parameters.get("tool_loop_lock", True),
+                min_run_requests=parameters.get("min_run_requests", 0),
             ),
         )
 
@@ -258,6 +261,8 @@ def _describe(parameters: Mapping[str, Any], middle: str, repositories: int) -> 
         where += f" in {repositories} {'repository' if repositories == 1 else 'repositories'}"
     between = f"under {parameters.get('upper_tokens', 0):,} to {target(middle)}, "
     lock = "" if parameters.get("tool_loop_lock", True) else ", inside tool loops too"
+    least = parameters.get("min_run_requests", 0)
+    lock += f", for {least} requests at least" if least else ""
     return (
         f"Under {parameters['threshold_tokens']:,} {parameters['measure']} to "
         f"{target(parameters['short_model'], parameters.get('short_effort', ''))}, "

@@ -74,7 +74,7 @@ class ReplayAssumptions:
     context_window_tokens: Mapping[str, int] = field(default_factory=_default_windows)
     max_output_tokens: Mapping[str, int] = field(default_factory=_default_outputs)
     lookback_blocks: int | None = 20
-    blocks_per_turn: int = 3
+    blocks_per_turn: float = 3
     short_ttl_us: int = 5 * 60 * MICROSECONDS
     long_ttl_us: int = 60 * 60 * MICROSECONDS
 
@@ -96,9 +96,9 @@ class ReplayAssumptions:
     @property
     def lookback_turns(self) -> int | None:
         """How many turns ago a model may last have been used for its cache to be found."""
-        return (
-            None if self.lookback_blocks is None else self.lookback_blocks // self.blocks_per_turn
-        )
+        if self.lookback_blocks is None:
+            return None
+        return int(self.lookback_blocks / self.blocks_per_turn)
 
     def ceiling(self, model: str) -> int | None:
         """The largest input to route to a model, ``None`` where its window is not known: three

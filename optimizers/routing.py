@@ -3,12 +3,15 @@
 Equal to walking :func:`loop.domain.policies.decide` turn by turn, keeping the last route of each
 ``unit_key``; a property test holds the two together. The work is arranged in *blocks*: runs of
 turns that keep the route of their first turn. Rules are matched at block starts only; where a
-context ceiling is crossed inside a block, the rest of it goes to the requested models.
+context ceiling is crossed inside a block, the rest of it goes to the requested models. A least run
+makes each route depend on the ones before it: there the turns of all segments are taken step by
+step, the first of each, then the second.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +52,12 @@ def routes(policy: RoutingPolicy, frame: TurnFrame) -> Routes:
     models = tuple(dict.fromkeys((*frame.requested_model.values, *policy.models())))
     order, starts = _blocks(policy, frame)
     requested = frame.requested_model.codes
+    # The requested models lead the vocabulary, so that their codes are the frame's own.
+    named = [*(item.model for item in policy.rules), policy.default_model, ""]
+    code = np.array([models.index(name) if name else -1 for name in named], code_type(len(models)))
+    if policy.guards.min_run_requests > 1 and policy.unit in ("user_turn", "request"):
+        rule, model = _least_runs(policy, frame, models, code, starts)
+        return _routes(policy, models, model, rule)
     if starts is None:
         rule = match_rules(policy, frame)
     else:
@@ -57,9 +66,6 @@ def routes(policy: RoutingPolicy, frame: TurnFrame) -> Routes:
         rule = np.repeat(match_rules(policy, frame, start_rows), lengths)
     if order is not None:
         requested = requested[order]
-    # The requested models lead the vocabulary, so that their codes are the frame's own.
-    named = [*(item.model for item in policy.rules), policy.default_model, ""]
-    code = np.array([models.index(name) if name else -1 for name in named], code_type(len(models)))
     model = recode(rule, code)
     if (code < 0).any():
         model = blend(model < 0, requested.astype(code.dtype), model)
@@ -71,6 +77,10 @@ def routes(policy: RoutingPolicy, frame: TurnFrame) -> Routes:
         model[above] = requested[above]
     if order is not None:
         model, rule = _restore(model, order), _restore(rule, order)
+    return _routes(policy, models, model, rule)
+
+
+def _routes(policy: RoutingPolicy, models: tuple[str, ...], model: Codes, rule: Codes) -> Routes:
     return Routes(
         model,
         rule,
@@ -151,6 +161,60 @@ def _blocks(policy: RoutingPolicy, frame: TurnFrame) -> tuple[Codes | None, Code
     is_start = may_change.copy()
     is_start[_starts(frame.segment)] = True
     return None, np.flatnonzero(is_start)
+
+
+def _least_runs(
+    policy: RoutingPolicy,
+    frame: TurnFrame,
+    models: tuple[str, ...],
+    code: Codes,
+    starts: Codes | None,
+) -> tuple[Codes, Codes]:
+    """The rule and the model of every turn where a model that was gone to stays for a while.
+
+    ``code`` holds the model of each rule and of the default, -1 for the requested one, and last
+    the guard's; ``starts`` the rows at which the unit and the lock allow a change.
+    """
+    n, guard = len(frame), len(policy.rules) + 1
+    proposed = np.zeros(n, code_type(guard + 1))
+    may_change = np.ones(n, bool) if starts is None else np.zeros(n, bool)
+    if starts is None:
+        proposed[:] = match_rules(policy, frame)
+    else:
+        may_change[starts] = True
+        proposed[starts] = match_rules(policy, frame, starts)
+    no_limit = np.iinfo(np.int64).max
+    ceilings = policy.guards.max_context_tokens
+    ceiling = np.array([ceilings.get(name, no_limit) for name in models], np.int64)
+    # All first turns of segments lie together, then all second ones, the longest segment first:
+    # so those of a step go on from the head of the step before.
+    segment_starts = np.flatnonzero(frame.turn_index == 0)
+    lengths = np.diff(np.append(segment_starts, n))
+    longest_first = segment_starts[np.argsort(-lengths, kind="stable")]
+    counts = np.bincount(frame.turn_index)
+    edges = np.append(0, np.cumsum(counts)).tolist()
+    step_of = np.repeat(np.arange(len(counts)), counts)
+    rows = longest_first[np.arange(n) - np.repeat(edges[:-1], counts)] + step_of
+    proposed, may_change = proposed[rows], may_change[rows]
+    requested = frame.requested_model.codes.astype(code.dtype)[rows]
+    total = frame.total_input_tokens[rows]
+    model, rule = np.empty(n, code.dtype), proposed.copy()
+    run = np.zeros(0, np.int64)
+    for first, end in pairwise(edges):
+        step, before = slice(first, end), slice(first - len(run), first - len(run) + end - first)
+        if first:
+            run = run[: end - first]
+            is_kept = ~may_change[step] | (run < policy.guards.min_run_requests)
+            rule[step] = np.where(is_kept, rule[before], proposed[step])
+        chosen = code[rule[step]]
+        chosen = np.where(chosen < 0, requested[step], chosen)
+        if ceilings:
+            is_above = total[step] > ceiling[chosen]
+            rule[step][is_above] = guard
+            chosen[is_above] = requested[step][is_above]
+        model[step] = chosen
+        run = np.where(chosen == model[before], run + 1, 1) if first else np.ones(end, np.int64)
+    return _restore(rule, rows), _restore(model, rows)
 
 
 def _starts(unit: Codes) -> Codes:

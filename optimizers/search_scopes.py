@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from loop.domain.policies import Condition, Guards, RoutingPolicy, Rule
+from loop.domain.policies import Condition, RoutingPolicy, Rule
 from optimizers.policy_space import PolicySpace
 from optimizers.session_splits import Booleans
 from optimizers.turn_frame import TurnFrame
@@ -85,8 +85,9 @@ class SearchScope:
             default_model=incumbent.default_model,
             description=f"{policy.description} Only {self.words}.".strip(),
             estimator=kept.estimator,
-            guards=Guards(
-                {**ceilings, **incumbent.guards.max_context_tokens}, kept.guards.tool_loop_lock
+            guards=replace(
+                kept.guards,
+                max_context_tokens={**ceilings, **incumbent.guards.max_context_tokens},
             ),
         )
 

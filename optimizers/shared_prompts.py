@@ -26,8 +26,10 @@ class SharedPrompts:
         classes = frame.request_class.codes.astype(np.int16)
         self.group = np.where(is_shared[frame.segment], classes, np.int16(NOT_SHARED))
         self.order = np.argsort(frame.started_at_us, kind="stable").astype(np.int32)
+        # Turns of one instant have one place: none of them can have found what another left.
+        in_time = frame.started_at_us[self.order]
         self.place = np.empty(len(frame), np.int32)
-        self.place[self.order] = np.arange(len(frame), dtype=np.int32)
+        self.place[self.order] = np.searchsorted(in_time, in_time).astype(np.int32)
         touched = np.where(is_touch, self.group, np.int16(NOT_SHARED))
         self.touched = touched[self.order]
         self.expiry_us = expiry_us[self.order]

@@ -72,10 +72,12 @@ class Estimator:
 @dataclass(frozen=True, slots=True)
 class Guards:
     """``max_context_tokens`` per model: above it a request keeps the requested model.
-    ``tool_loop_lock``: never change the model between a tool call and its result."""
+    ``tool_loop_lock``: never change the model between a tool call and its result.
+    ``min_run_requests``: a model that a unit went to serves it at least so many requests."""
 
     max_context_tokens: Mapping[str, int] = field(default_factory=dict)
     tool_loop_lock: bool = True
+    min_run_requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,12 @@ class RoutingPolicy:
             "guards": {
                 "max_context_tokens": dict(self.guards.max_context_tokens),
                 "tool_loop_lock": self.guards.tool_loop_lock,
+                # Left out where it says nothing: documents of before keep their digests.
+                **(
+                    {"min_run_requests": self.guards.min_run_requests}
+                    if self.guards.min_run_requests
+                    else {}
+                ),
             },
         }
 
@@ -168,12 +176,15 @@ class Route:
     """``rule_id`` is ``default`` when no rule matched, ``guard:<name>`` when a guard overruled.
 
     ``as_requested``: the policy named no model, so a kept route follows what each request asks.
+    ``run_requests``: how many requests of the unit went to this model one after another, this one
+    included. Neither is part of what was chosen; whoever keeps a route keeps both.
     """
 
     model: str
     rule_id: str
     effort: str = ""
     as_requested: bool = field(default=False, compare=False)
+    run_requests: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,16 +301,20 @@ def decide(policy: RoutingPolicy, request: RouteRequest, previous: Route | None 
     ``previous`` is the route of the last request of the same unit (session, agent), which the
     caller keeps; it holds until the unit allows a change. The context ceiling overrules all.
     """
-    if previous and _is_kept(policy, request):
-        route = (
-            replace(previous, model=request.requested_model) if previous.as_requested else previous
-        )
-    else:
+    kept = previous if previous and _is_kept(policy, request, previous) else None
+    if kept is None:
         route = _match(policy, request)
+    elif kept.as_requested:
+        route = replace(kept, model=request.requested_model)
+    else:
+        route = kept
     ceiling = policy.guards.max_context_tokens.get(route.model)
     if ceiling is not None and request.total_input_tokens > ceiling:
-        return Route(request.requested_model, "guard:max_context_tokens", as_requested=True)
-    return route
+        route = Route(request.requested_model, "guard:max_context_tokens", as_requested=True)
+    if previous is None:
+        return route
+    run = previous.run_requests + 1 if previous.model == route.model else 1
+    return Route(route.model, route.rule_id, route.effort, route.as_requested, run)
 
 
 def unit_key(policy: RoutingPolicy, request: RouteRequest) -> tuple[str, str]:
@@ -315,8 +330,10 @@ def unit_key(policy: RoutingPolicy, request: RouteRequest) -> tuple[str, str]:
     return (request.session_id, request.agent_id)
 
 
-def _is_kept(policy: RoutingPolicy, request: RouteRequest) -> bool:
+def _is_kept(policy: RoutingPolicy, request: RouteRequest, previous: Route) -> bool:
     if policy.unit in ("session", "agent"):
+        return True
+    if previous.run_requests < policy.guards.min_run_requests:
         return True
     if policy.guards.tool_loop_lock and request.in_tool_loop:
         return True

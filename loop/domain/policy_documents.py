@@ -184,7 +184,7 @@ def _parse_estimator(item: object) -> Estimator:
 
 def _parse_guards(item: object) -> Guards:
     guards = _object(item, "guards")
-    _only(guards, "guards", ["max_context_tokens", "tool_loop_lock"])
+    _only(guards, "guards", ["max_context_tokens", "tool_loop_lock", "min_run_requests"])
     ceilings = _object(guards.get("max_context_tokens", {}), "guards.max_context_tokens")
     return Guards(
         {
@@ -192,6 +192,7 @@ def _parse_guards(item: object) -> Guards:
             for model, tokens in ceilings.items()
         },
         _boolean(guards.get("tool_loop_lock", True), "guards.tool_loop_lock"),
+        _integer(guards.get("min_run_requests", 0), "guards.min_run_requests"),
     )
 
 

@@ -69,6 +69,10 @@ def policy_words(policy: RoutingPolicy) -> list[str]:
     rest = "Otherwise" if lines else "Always"
     target = policy.default_model or "the requested model"
     lines.append(f"{rest}: {target}; {_UNIT_WORDS[policy.unit]}.")
+    if policy.guards.min_run_requests > 1:
+        lines.append(
+            f"A model that was changed to stays for {policy.guards.min_run_requests} requests."
+        )
     for model, ceiling in sorted(policy.guards.max_context_tokens.items()):
         lines.append(f"Never to {model} above {ceiling:,} total input tokens.")
     return lines
@@ -108,6 +112,7 @@ def _settings_words(policy: RoutingPolicy) -> dict[str, str]:
         "unit": _UNIT_WORDS[policy.unit],
         "otherwise": policy.default_model or "the requested model",
         "tool loop lock": "on" if policy.guards.tool_loop_lock else "off",
+        "least run": f"{max(1, policy.guards.min_run_requests)} requests",
         "characters per token": f"{policy.estimator.chars_per_token:g}",
         "tokens per image": f"{policy.estimator.image_tokens:,}",
     } | {f"context ceiling of {model}": f"{tokens:,}" for model, tokens in ceilings.items()}

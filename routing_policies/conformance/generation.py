@@ -70,6 +70,7 @@ def sampled_vectors(
         "envelopes": [],
         "repairs": [sampled_cases.sampled_repair(random) for _ in range(repairs)],
     }
+    sampled_cases.add_runs(Random(seed + 1), policies, sections["decisions"])  # noqa: S311
     for section, cases in sections.items():
         for case in cases:
             case["expected"] = answer(section, case, policies)

@@ -52,6 +52,7 @@ def policy(
     unit: str = "request",
     ceilings: dict[str, int] | None = None,
     lock: bool = True,
+    min_run: int = 0,
 ) -> Case:
     return {
         "schema": "turnwise.policy/1",
@@ -62,7 +63,11 @@ def policy(
         "rules": list(rules),
         "default": {"model": default},
         "estimator": {"kind": "chars", "chars_per_token": 3.3, "image_tokens": 1600},
-        "guards": {"max_context_tokens": ceilings or {}, "tool_loop_lock": lock},
+        "guards": {
+            "max_context_tokens": ceilings or {},
+            "tool_loop_lock": lock,
+            **({"min_run_requests": min_run} if min_run else {}),
+        },
     }
 
 
@@ -90,6 +95,10 @@ POLICIES: dict[str, Case] = {
     "short by agent": policy(SHORT, default=OPUS, unit="agent"),
     "short by user turn": policy(SHORT, default=OPUS, unit="user_turn"),
     "short without lock": policy(SHORT, default=OPUS, lock=False),
+    "three at least": policy(SHORT, default=OPUS, lock=False, min_run=3),
+    "three at least, with a ceiling": policy(
+        SHORT, lock=False, min_run=3, ceilings={HAIKU: 150_000}
+    ),
     "as requested by session": policy(unit="session"),
     "new tokens": policy(SHORT, default=OPUS, measure="new_tokens"),
     "prompt tokens": policy(SHORT, default=OPUS, measure="prompt_tokens"),
@@ -137,6 +146,7 @@ def _decision(
 
 _ALONE = ("s", "a")
 _SHORT, _DEFAULT = Route(HAIKU, "short"), Route(OPUS, "default")
+_AGAIN = Route(OPUS, "default", run_requests=2)
 _ASKED = Route(OPUS, "default", as_requested=True)
 _GUARDED = Route(OPUS, "guard:max_context_tokens", as_requested=True)
 
@@ -145,7 +155,7 @@ DECISIONS: list[Case] = [
     _decision("below the threshold", "short", _SHORT, key=_ALONE, total_input_tokens=9_999),
     _decision("on the threshold", "short", _DEFAULT, key=_ALONE, total_input_tokens=10_000),
     _decision("a request is kept on nothing", "short", _SHORT, _DEFAULT, key=_ALONE),
-    _decision("but inside a tool loop", "short", _DEFAULT, _DEFAULT, key=_ALONE, in_tool_loop=True),
+    _decision("but inside a tool loop", "short", _AGAIN, _DEFAULT, key=_ALONE, in_tool_loop=True),
     _decision(
         "unless the lock is off",
         "short without lock",
@@ -154,9 +164,9 @@ DECISIONS: list[Case] = [
         key=_ALONE,
         in_tool_loop=True,
     ),
-    _decision("a session is kept", "short by session", _DEFAULT, _DEFAULT),
+    _decision("a session is kept", "short by session", _AGAIN, _DEFAULT),
     _decision("a session begins", "short by session", _SHORT),
-    _decision("an agent is kept for itself", "short by agent", _DEFAULT, _DEFAULT, key=_ALONE),
+    _decision("an agent is kept for itself", "short by agent", _AGAIN, _DEFAULT, key=_ALONE),
     _decision(
         "auxiliary requests have their own unit",
         "short by session",
@@ -167,7 +177,7 @@ DECISIONS: list[Case] = [
     _decision(
         "a user turn is kept until the next",
         "short by user turn",
-        _DEFAULT,
+        _AGAIN,
         _DEFAULT,
         key=_ALONE,
         starts_user_turn=False,
@@ -178,6 +188,50 @@ DECISIONS: list[Case] = [
         "as requested by session",
         Route(SONNET, "default", as_requested=True),
         _ASKED,
+        requested_model=SONNET,
+    ),
+    _decision(
+        "a run that is too short goes on",
+        "three at least",
+        Route(OPUS, "default", run_requests=3),
+        Route(OPUS, "default", run_requests=2),
+        key=_ALONE,
+    ),
+    _decision(
+        "one that is long enough may end",
+        "three at least",
+        Route(HAIKU, "short", run_requests=1),
+        Route(OPUS, "default", run_requests=3),
+        key=_ALONE,
+    ),
+    _decision(
+        "a run counts on under another rule",
+        "three at least",
+        Route(HAIKU, "short", run_requests=4),
+        Route(HAIKU, "other", run_requests=3),
+        key=_ALONE,
+    ),
+    _decision(
+        "a ceiling ends any run",
+        "three at least, with a ceiling",
+        Route(OPUS, "guard:max_context_tokens", as_requested=True),
+        Route(HAIKU, "short"),
+        key=_ALONE,
+        total_input_tokens=150_001,
+    ),
+    _decision(
+        "what it began holds for a run, too",
+        "three at least, with a ceiling",
+        Route(OPUS, "guard:max_context_tokens", as_requested=True, run_requests=2),
+        Route(OPUS, "guard:max_context_tokens", as_requested=True),
+        key=_ALONE,
+    ),
+    _decision(
+        "a run as requested follows the request and begins anew",
+        "three at least, with a ceiling",
+        Route(SONNET, "default", as_requested=True),
+        Route(OPUS, "default", as_requested=True, run_requests=2),
+        key=_ALONE,
         requested_model=SONNET,
     ),
     _decision("a measure", "new tokens", _SHORT, key=_ALONE, new_tokens=9_999, turn_index=3),
@@ -229,7 +283,7 @@ DECISIONS: list[Case] = [
     _decision(
         "the lock holds where nothing is said",
         "only what is needed",
-        Route(HAIKU, "kept"),
+        Route(HAIKU, "kept", run_requests=2),
         Route(HAIKU, "kept"),
         key=_ALONE,
         in_tool_loop=True,

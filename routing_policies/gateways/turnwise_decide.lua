@@ -164,8 +164,11 @@ local function locks_tool_loops(policy)
   return (policy.guards or {}).tool_loop_lock ~= false
 end
 
-local function is_kept(policy, request)
+local function is_kept(policy, request, previous)
   if policy.unit == "session" or policy.unit == "agent" then
+    return true
+  end
+  if (previous.run_requests or 1) < ((policy.guards or {}).min_run_requests or 0) then
     return true
   end
   if locks_tool_loops(policy) and request.in_tool_loop then
@@ -177,7 +180,7 @@ end
 -- The route of one request under one policy; `previous` is the kept route of its unit, or nil.
 function M.decide(policy, request, previous)
   local route
-  if previous and is_kept(policy, request) then
+  if previous and is_kept(policy, request, previous) then
     route = {
       model = previous.as_requested and request.requested_model or previous.model,
       rule_id = previous.rule_id,
@@ -189,7 +192,11 @@ function M.decide(policy, request, previous)
   end
   local ceiling = ((policy.guards or {}).max_context_tokens or {})[route.model]
   if ceiling and request.total_input_tokens > ceiling then
-    return route_to("", "guard:max_context_tokens", "", request)
+    route = route_to("", "guard:max_context_tokens", "", request)
+  end
+  route.run_requests = 1
+  if previous and previous.model == route.model then
+    route.run_requests = (previous.run_requests or 1) + 1
   end
   return route
 end

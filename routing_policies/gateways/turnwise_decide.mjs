@@ -49,16 +49,17 @@ export function chooseArm(publication, sessionId) {
 /** The route of one request; `previous` is the kept route of its unit, or null. */
 export function decide(policy, request, previous = null) {
   let route;
-  if (previous && isKept(policy, request)) {
+  if (previous && isKept(policy, request, previous)) {
     route = previous.as_requested ? { ...previous, model: request.requested_model } : previous;
   } else {
     route = match(policy, request);
   }
   const ceilings = policy.guards?.max_context_tokens ?? {};
   if (Object.hasOwn(ceilings, route.model) && request.total_input_tokens > ceilings[route.model]) {
-    return routeTo("", "guard:max_context_tokens", "", request);
+    route = routeTo("", "guard:max_context_tokens", "", request);
   }
-  return route;
+  const run = previous?.model === route.model ? (previous.run_requests ?? 1) + 1 : 1;
+  return { ...route, run_requests: run };
 }
 
 /** What a route is kept under: the session, and "" or the agent. */
@@ -72,8 +73,9 @@ export function locksToolLoops(policy) {
   return policy.guards?.tool_loop_lock ?? true;
 }
 
-function isKept(policy, request) {
+function isKept(policy, request, previous) {
   if (policy.unit === "session" || policy.unit === "agent") return true;
+  if ((previous.run_requests ?? 1) < (policy.guards?.min_run_requests ?? 0)) return true;
   if (locksToolLoops(policy) && request.in_tool_loop) return true;
   return policy.unit === "user_turn" && !request.starts_user_turn;
 }
@@ -204,7 +206,10 @@ function checkPolicy(policy) {
   only(policy.default ?? {}, "default", ["model"]);
   only(policy.estimator ?? {}, "estimator", ["kind", "chars_per_token", "image_tokens"]);
   oneOf(policy.estimator?.kind ?? "chars", ["chars"], "estimator.kind");
-  only(policy.guards ?? {}, "guards", ["max_context_tokens", "tool_loop_lock"]);
+  only(policy.guards ?? {}, "guards", [
+    "max_context_tokens", "tool_loop_lock", "min_run_requests",
+  ]);
+  whole(policy.guards?.min_run_requests ?? 0, "guards.min_run_requests");
 }
 
 function checkCondition(condition) {

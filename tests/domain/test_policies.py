@@ -32,6 +32,7 @@ from loop.domain.policy_documents import parse_policy, parse_publication
 from tests.fakes.policy_strategies import policies, requests
 
 OPUS, HAIKU = "claude-opus-4-7", "claude-haiku-4-5"
+DIGEST_OF_BEFORE = "sha256:7ed6b9e27cf03e696c0b0019b8696159a8d9d773580928578f5be7357d753fdb"
 
 
 def size_policy(**changes: Any) -> RoutingPolicy:
@@ -102,6 +103,9 @@ def test_a_policy_that_parses_decides_whatever_is_asked(
         (("estimator", "kind"), "tiktoken"),
         (("guards", "max_context_tokens"), {HAIKU: -1}),
         (("guards", "tool_loop_lock"), "yes"),
+        (("guards", "min_run_requests"), -1),
+        (("guards", "min_run_requests"), 2.5),
+        (("guards", "min_run_requests"), True),
         (("colour",), "red"),
     ],
 )
@@ -225,6 +229,47 @@ def test_the_context_ceiling_overrules_even_a_kept_route() -> None:
     assert decide(policy, request(150_000), kept) == kept
     over = decide(policy, request(150_001), kept)
     assert over == Route(OPUS, "guard:max_context_tokens")
+
+
+def test_a_model_stays_for_the_least_run() -> None:
+    """Sizes that a policy of single requests would send to and fro."""
+    sizes = [1, 50_000, 1, 50_000, 50_000, 50_000, 1, 1]
+    guards = Guards(tool_loop_lock=False)
+
+    def models(least: int) -> list[str]:
+        policy = size_policy(unit="request", guards=replace(guards, min_run_requests=least))
+        route, found = None, []
+        for tokens in sizes:
+            route = decide(policy, request(tokens), route)
+            found.append(route.model)
+        return found
+
+    assert models(0) == models(1) == [HAIKU if size == 1 else OPUS for size in sizes]
+    assert models(3) == [HAIKU] * 3 + [OPUS] * 3 + [HAIKU] * 2
+    assert models(4) == [HAIKU] * 4 + [OPUS] * 4
+    assert models(100) == [HAIKU] * 8
+
+
+def test_a_person_who_changes_the_model_begins_a_run() -> None:
+    rule = Rule("long", (Condition("input_tokens", ">", 10_000),), HAIKU)
+    guards = Guards(tool_loop_lock=False, min_run_requests=2)
+    policy = RoutingPolicy("long", (rule,), unit="request", guards=guards)
+    one = decide(policy, request(1))
+    other = decide(policy, request(50_000, "claude-sonnet-4-6"), one)
+    assert (other.model, other.run_requests) == ("claude-sonnet-4-6", 1)
+    third = decide(policy, request(50_000, "claude-sonnet-4-6"), other)
+    assert (third.model, third.run_requests) == ("claude-sonnet-4-6", 2)
+    assert decide(policy, request(50_000), third).model == HAIKU
+
+
+def test_a_document_of_before_the_least_run_keeps_its_digest() -> None:
+    document = size_policy().to_document()
+    assert "min_run_requests" not in document["guards"]
+    assert size_policy().digest == DIGEST_OF_BEFORE
+    document["guards"]["min_run_requests"] = 0
+    assert parse_policy(document).digest == DIGEST_OF_BEFORE
+    document["guards"]["min_run_requests"] = 3
+    assert parse_policy(document).digest != DIGEST_OF_BEFORE
 
 
 def test_a_kept_route_that_names_no_model_follows_the_request() -> None:

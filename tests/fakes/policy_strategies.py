@@ -60,6 +60,7 @@ def policies(draw: st.DrawFn) -> RoutingPolicy:
         guards=Guards(
             draw(st.dictionaries(st.sampled_from(MODELS), st.integers(0, 300_000))),
             draw(st.booleans()),
+            draw(st.sampled_from([0, 0, 1, 2, 3, 50])),
         ),
     )
 

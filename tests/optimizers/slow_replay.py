@@ -36,7 +36,7 @@ class CacheEntry:
         found = self._alive(at_us, facts)
         if facts.lookback_blocks is None:
             return found
-        turns_back = facts.lookback_blocks // facts.blocks_per_turn
+        turns_back = int(facts.lookback_blocks / facts.blocks_per_turn)
         return found if place - self.place <= turns_back else min(found, system)
 
     def _alive(self, at_us: int, facts: ReplayAssumptions) -> float:
@@ -58,6 +58,30 @@ class Agent:
     system: float = 0.0
     opened_warm: bool = False
     shares: bool = False
+
+
+@dataclass
+class Warmth:
+    """Until when system prompts live, by class and model; a turn finds what was left before it
+    started, not what another left at the same instant."""
+
+    until: dict[tuple[str, str], int] = field(default_factory=dict)
+    at_us: int = -1
+    left: list[tuple[tuple[str, str], int]] = field(default_factory=list)
+
+    def lives(self, kind: tuple[str, str], now: int) -> bool:
+        self._advance(now)
+        return self.until.get(kind, -1) >= now
+
+    def leave(self, kind: tuple[str, str], ends: int, now: int) -> None:
+        self._advance(now)
+        self.left.append((kind, ends))
+
+    def _advance(self, now: int) -> None:
+        if now > self.at_us:
+            for kind, ends in self.left:
+                self.until[kind] = max(ends, self.until.get(kind, -1))
+            self.left, self.at_us = [], now
 
 
 @dataclass
@@ -87,12 +111,12 @@ def simulate(
         turns, key=lambda t: (t.started_at_us, *_segment_order(t), t.sequence, t.turn_id)
     )
     _find_sharing(in_time, agents, facts)
-    warm_until: dict[tuple[str, str], int] = {}
+    warmth = Warmth()
     result = SlowResult()
     for turn in in_time:
         agent = agents[_segment(turn)]
         agent.turns += 1
-        cost = _cost(turn, models[turn.turn_id], agent, prices, facts, warm_until)
+        cost = _cost(turn, models[turn.turn_id], agent, prices, facts, warmth)
         if turn.cost_microusd is None or cost is None:
             result.unpriced += 1
             result.by_turn[turn.turn_id] = None
@@ -137,7 +161,7 @@ def _find_sharing(
         agents[segment].shares = agents[segment].system > 0
     state = {segment: Agent(mixes_lifetimes=agent.mixes_lifetimes)
              for segment, agent in agents.items()}  # fmt: skip
-    warm_until: dict[tuple[str, str], int] = {}
+    warmth = Warmth()
     for turn in in_time:
         segment = _segment(turn)
         prefix, long = _cacheable(turn, state[segment], facts)
@@ -146,11 +170,11 @@ def _find_sharing(
         kind = (turn.request_class, _name(turn.served_model))
         if segment not in opened:
             opened.add(segment)
-            if segment not in proves and warm_until.get(kind, -1) >= turn.started_at_us:
+            if segment not in proves and warmth.lives(kind, turn.started_at_us):
                 agents[segment].shares = False
         if segment in proves:
             ends = turn.started_at_us + (facts.long_ttl_us if long else facts.short_ttl_us)
-            warm_until[kind] = max(ends, warm_until.get(kind, -1))
+            warmth.leave(kind, ends, turn.started_at_us)
 
 
 def _request(turn: Turn, index: int, policy: RoutingPolicy, auxiliary: bool) -> RouteRequest:
@@ -270,7 +294,7 @@ def _cost(
     agent: Agent,
     prices: PriceBook,
     facts: ReplayAssumptions,
-    warm_until: dict[tuple[str, str], int],
+    warmth: Warmth,
 ) -> int | None:
     usage, served, now = turn.usage, _name(turn.served_model), turn.started_at_us
     place = agent.turns
@@ -294,7 +318,7 @@ def _cost(
         shared = 0.0
         if there:
             shared = min(there.alive(now, place, agent.system, facts), prefix, there.most)
-        if agent.shares and warm_until.get((turn.request_class, model), -1) >= now:
+        if agent.shares and warmth.lives((turn.request_class, model), now):
             shared = max(shared, min(agent.system, prefix))
         hit = round(shared * facts.ratio(model)) if caches else 0
         uncached = round(usage.input_tokens * to_common * facts.ratio(model))
@@ -315,8 +339,7 @@ def _cost(
             cost = None
     if agent.shares and prefix:
         ends = now + (facts.long_ttl_us if long else facts.short_ttl_us)
-        kind = (turn.request_class, model)
-        warm_until[kind] = max(ends, warm_until.get(kind, -1))
+        warmth.leave((turn.request_class, model), ends, now)
     for world, on, leaves in ((agent.logged, served, prefix > 0), (agent.imagined, model, caches)):
         if leaves:
             world[on] = CacheEntry(turn.turn_id, prefix, long, now, place)

@@ -37,6 +37,7 @@ def test_each_policy_is_a_valid_document_within_the_windows_of_its_models() -> N
     assert len({policy.unit for policy in policies}) == 4
     assert {len(policy.rules) for policy in policies} >= {1, 2, 3}
     assert {policy.guards.tool_loop_lock for policy in policies} == {True, False}
+    assert {policy.guards.min_run_requests for policy in policies} == {0, 3, 10}
     assert assumptions.ceiling("claude-haiku-4-5-20251001") == 150_000
     assert assumptions.ceiling("a-model-of-tomorrow") is None
 

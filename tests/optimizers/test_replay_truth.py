@@ -9,10 +9,12 @@ from turn_strategies import HAIKU, SONNET
 from loop.domain.policies import Condition, Guards, RoutingPolicy, Rule
 from loop.ledger.prices import load_price_book
 from optimizers.replay import Replayer
+from optimizers.replay_assumptions import ReplayAssumptions
 from optimizers.turn_frame import TurnFrame
 
 PRICES = load_price_book()
 AS_REQUESTED = RoutingPolicy("as requested", ())
+FACTS = ReplayAssumptions(blocks_per_turn=2.3)  # what the turns of this work add; no log says it
 
 
 def to(model: str, unit: str, *when: Condition, lock: bool = True) -> RoutingPolicy:
@@ -23,6 +25,9 @@ def to(model: str, unit: str, *when: Condition, lock: bool = True) -> RoutingPol
 
 SMALL = Condition("input_tokens", "<", 45_000)
 LARGE = Condition("input_tokens", ">", 45_000)
+TO_AND_FRO = tuple(
+    Rule(f"r{n}", (Condition("turn_index", "==", n),), HAIKU) for n in range(2, 50, 5)
+)
 POLICIES = [
     to(HAIKU, "session"),
     to(HAIKU, "agent", Condition("request_class", "==", "subagent")),
@@ -30,12 +35,8 @@ POLICIES = [
     to(HAIKU, "user_turn", SMALL),
     to(SONNET, "user_turn", LARGE),
     to(HAIKU, "request", LARGE, lock=False),
-    RoutingPolicy(
-        "to and fro",
-        tuple(Rule(f"r{n}", (Condition("turn_index", "==", n),), HAIKU) for n in range(2, 50, 5)),
-        unit="request",
-        guards=Guards({}, tool_loop_lock=False),
-    ),
+    RoutingPolicy("to and fro", TO_AND_FRO, unit="request", guards=Guards({}, False)),
+    RoutingPolicy("in runs of six", TO_AND_FRO, unit="request", guards=Guards({}, False, 6)),
     RoutingPolicy(
         "long stretches",
         tuple(
@@ -58,7 +59,7 @@ def work(request: pytest.FixtureRequest) -> list[Request]:
 @pytest.fixture(scope="module")
 def replayer(work: list[Request]) -> Replayer:
     """Of the log that the work left when every request went to Opus, as asked."""
-    return Replayer(TurnFrame.from_turns(serve(work, AS_REQUESTED, PRICES)), PRICES)
+    return Replayer(TurnFrame.from_turns(serve(work, AS_REQUESTED, PRICES)), PRICES, FACTS)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)

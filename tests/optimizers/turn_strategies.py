@@ -137,5 +137,6 @@ def routing_policies(draw: st.DrawFn) -> RoutingPolicy:
         guards=Guards(
             draw(st.dictionaries(st.sampled_from(MODELS), st.integers(0, 300_000), max_size=3)),
             draw(st.booleans()),
+            draw(st.sampled_from((0, 0, 2, 3, 5))),
         ),
     )

@@ -22,6 +22,7 @@ from loop.domain.policies import (
     BUCKETS,
     Arm,
     Condition,
+    Guards,
     Publication,
     RouteRequest,
     RoutingPolicy,
@@ -363,6 +364,26 @@ def test_a_session_keeps_its_route(scripted: ScriptedService) -> None:
     routed = [client.route(ask(tokens)).decision.routed_model for tokens in (10, 50_000, 90_000)]
     assert routed == [HAIKU] * 3
     assert client.route(ask(50_000, "another")).decision.routed_model == OPUS
+
+
+def test_a_client_keeps_a_run_and_begins_anew_after_a_restart(scripted: ScriptedService) -> None:
+    guards = Guards(tool_loop_lock=False, min_run_requests=3)
+    policy = replace(size_policy(10_000, unit="request"), guards=guards)
+    scripted.envelope = envelope_of(publication(5, arms=(Arm("stable", BUCKETS, 1, policy),)))
+
+    def started() -> PolicyClient:
+        client = client_of(scripted.url)
+        client.poll_once(0)
+        return client
+
+    def models(client: PolicyClient, *sizes: int) -> list[str]:
+        return [client.route(ask(tokens)).decision.routed_model for tokens in sizes]
+
+    assert models(started(), 10, 50_000, 50_000, 50_000, 10) == [HAIKU] * 3 + [OPUS] * 2
+    client = started()
+    assert models(client, 10, 50_000) == [HAIKU] * 2
+    assert models(started(), 50_000) == [OPUS]
+    assert models(client, 50_000, 50_000) == [HAIKU, OPUS]
 
 
 def test_a_title_does_not_route_its_session(scripted: ScriptedService) -> None:

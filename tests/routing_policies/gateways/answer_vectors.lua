@@ -22,5 +22,6 @@ for _, case in ipairs(vectors.decisions) do
   local policy = vectors.policies[case.policy]
   local route = turnwise.decide(policy, case.request, case.previous)
   local session, agent = turnwise.unit_key(policy, case.request)
-  write(route.model, route.rule_id, route.effort, tostring(route.as_requested), session, agent)
+  write(route.model, route.rule_id, route.effort, tostring(route.as_requested),
+    route.run_requests, session, agent)
 end

@@ -80,6 +80,7 @@ def expected_of_lua(vectors: Any) -> list[list[str]]:
         as_requested = str(route["as_requested"]).lower()
         rows.append(
             [route["model"], route["rule_id"], route["effort"], as_requested]
+            + [str(route["run_requests"])]
             + case["expected"]["unit_key"]
         )
     return rows
