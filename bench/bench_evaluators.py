@@ -3,11 +3,12 @@
 ``python -m bench.bench_evaluators [--sessions N] [--peer PYTHON]`` writes
 ``bench/results/evaluators.md`` and ``.json``.
 
-Two lakes are made (``bench.evaluated_lake``), of a quarter of N and of N sessions, and each is
-evaluated in a process of its own: read, judged by every evaluator, scores written. Peak memory of
-the two says whether it grows with the number of sessions; a second look at all of them says what a
-pass costs that finds nothing new. ``PYTHON`` is the interpreter of an environment that has
-DeepEval, whose deterministic tool metric then judges turns of the same sessions.
+Three lakes are made (``bench.evaluated_lake``), of a sixteenth of N, a quarter and N sessions, and
+each is evaluated by a program of its own, alone and with two processes beside it: read, judged by
+every evaluator, scores written. Peak memory says whether it grows with the number of sessions; a
+second look at all of them says what a pass costs that finds nothing new. ``PYTHON`` is the
+interpreter of an environment that has DeepEval, whose deterministic tool metric then judges turns
+of the same sessions.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import argparse
 import json
 import os
 import platform
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,15 +39,23 @@ TURNS_EACH = 24
 PEER_SESSIONS = 250
 
 
-def evaluate(folder: Path) -> dict[str, Any]:
+def evaluate(folder: Path, processes: int) -> dict[str, Any]:
     """One pass over everything, then another; for a process that does nothing else."""
+    peaks: dict[str, float] = {}
+
+    def look(_done: int, _total: int) -> None:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        peaks.update({pid: peak_mib(pid) for pid in children})
+
     lake = Lake.open(str(folder / "lake"))
     engine = connect(f"sqlite:///{folder / 'control.db'}")
     metadata.create_all(engine)
     before_mib = peak_mib()
     wall, cpu = time.perf_counter(), time.process_time()
-    report = evaluate_changed(lake, StageLog(engine))
-    first = (time.perf_counter() - wall, time.process_time() - cpu)
+    report = evaluate_changed(lake, StageLog(engine), processes=processes, on_progress=look)
+    beside = resource.getrusage(resource.RUSAGE_CHILDREN)
+    beside_cpu = beside.ru_utime + beside.ru_stime
+    first = (time.perf_counter() - wall, time.process_time() - cpu + beside_cpu)
     after_mib = peak_mib()
     cpu = time.process_time()
     again = evaluate_changed(lake, StageLog(engine), everything=True)
@@ -53,18 +64,21 @@ def evaluate(folder: Path) -> dict[str, Any]:
     return {
         "sessions": report.sessions,
         "turns": report.sessions * TURNS_EACH,
+        "processes": processes,
         "seconds": first[0],
         "cpu_seconds": first[1],
         "cpu_seconds_again": time.process_time() - cpu,
         "start_mib": before_mib,
         "peak_mib": after_mib,
+        "beside_cpu_seconds": beside_cpu,
+        "beside_peak_mib": sorted(peaks.values()),
     }
 
 
-def peak_mib() -> float:
-    """Of this process since it began: what getrusage tells begins with its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(row.split()[1]) / 1024 for row in status.splitlines() if "VmHWM" in row)
+def peak_mib(pid: str = "self") -> float:
+    """Of a process since it began: what getrusage tells begins with its parent's."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next((int(row.split()[1]) / 1024 for row in status.splitlines() if "VmHWM" in row), 0.0)
 
 
 def in_memory(folder: Path) -> float:
@@ -115,16 +129,20 @@ def measure_peer(python: str, folder: Path) -> dict[str, Any]:
 def measure(sessions: int, peer: str | None) -> dict[str, Any]:
     runs = []
     with tempfile.TemporaryDirectory() as name:
-        for count in (sessions // 4, sessions):
-            folder = Path(name) / str(count)
-            folder.mkdir()
-            write_sessions(Lake.open(str(folder / "lake")), count, TURNS_EACH)
-            command = [sys.executable, "-m", "bench.bench_evaluators", "--evaluate", str(folder)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            runs.append(json.loads(done.stdout.splitlines()[-1]))
+        for count in (sessions // 16, sessions // 4, sessions):
+            made = Path(name) / f"{count} made"
+            made.mkdir()
+            write_sessions(Lake.open(str(made / "lake")), count, TURNS_EACH)
+            for processes in (1, 2):
+                folder = Path(name) / f"{count} by {processes}"
+                shutil.copytree(made, folder)
+                command = [sys.executable, "-m", "bench.bench_evaluators"]
+                command += ["--evaluate", str(folder), "--processes", str(processes)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                runs.append(json.loads(done.stdout.splitlines()[-1]))
         memory_rate = in_memory(folder)
         found = measure_peer(peer, folder) if peer else None
-    whole = runs[-1]
+    whole = runs[-2]
     return {
         "runs": runs,
         "turns_per_second": whole["turns"] / whole["seconds"],
@@ -139,7 +157,6 @@ def measure(sessions: int, peer: str | None) -> dict[str, Any]:
 
 
 def report(answer: dict[str, Any]) -> str:
-    small, large = answer["runs"]
     lines = [
         "# Evaluators",
         "",
@@ -149,18 +166,25 @@ def report(answer: dict[str, Any]) -> str:
         f"{answer['machine']}, {answer['cores']} cores, load average {answer['load_average']} "
         "from other work beside.",
         "",
-        "| sessions | turns | CPU s | wall s | turns per CPU second | peak memory, MiB "
+        "| sessions | turns | processes beside | CPU s (in the pass's own process) | wall s "
+        "| turns/s | turns per CPU second | peak memory, MiB (of those beside) "
         "| CPU s of a pass that finds nothing new |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for run in (small, large):
+    for run in answer["runs"]:
+        own = run["cpu_seconds"] - run["beside_cpu_seconds"]
+        beside = ", ".join(f"{peak:.0f}" for peak in run["beside_peak_mib"])
         lines.append(
-            f"| {run['sessions']:,} | {run['turns']:,} | {run['cpu_seconds']:.1f} | "
-            f"{run['seconds']:.1f} | {run['turns'] / run['cpu_seconds']:,.0f} | "
-            f"{run['peak_mib']:.0f} ({run['start_mib']:.0f} before) | "
+            f"| {run['sessions']:,} | {run['turns']:,} | "
+            f"{run['processes'] if run['processes'] > 1 else 'none'} | "
+            f"{run['cpu_seconds']:.1f} ({own:.1f}) | {run['seconds']:.1f} | "
+            f"{run['turns'] / run['seconds']:,.0f} | {run['turns'] / run['cpu_seconds']:,.0f} | "
+            f"{run['peak_mib']:.0f}{f' ({beside})' if beside else ''} | "
             f"{run['cpu_seconds_again']:.2f} |"
         )
     lines += [
+        "",
+        f"A process takes {answer['runs'][0]['start_mib']:.0f} MiB before it begins.",
         "",
         f"With the traces in memory: {answer['turns_per_cpu_second_in_memory']:,.0f} turns per CPU "
         "second.",
@@ -184,12 +208,13 @@ def report(answer: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sessions", type=int, default=4_000)
+    parser.add_argument("--sessions", type=int, default=16_000)
     parser.add_argument("--peer", help="interpreter of an environment with DeepEval")
     parser.add_argument("--evaluate", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--processes", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.evaluate:
-        print(json.dumps(evaluate(options.evaluate)))
+        print(json.dumps(evaluate(options.evaluate, options.processes)))
         return
     answer = measure(options.sessions, options.peer)
     (RESULTS / "evaluators.json").write_text(json.dumps(answer, indent=2) + "\n")

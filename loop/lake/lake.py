@@ -22,7 +22,7 @@ from loop.lake.decision_table import DecisionTable
 from loop.lake.delta_log import DeltaLog
 from loop.lake.estimate_table import EstimateTable
 from loop.lake.event_table import EventTable
-from loop.lake.object_store import locate_store
+from loop.lake.object_store import ObjectStore, locate_store
 from loop.lake.pinned_log import PinnedLog
 from loop.lake.queries import LakeQueries, Order, to_rows
 from loop.lake.schemas import TABLES, TURNS
@@ -68,7 +68,11 @@ class Lake:
         ``storage_options`` are delta-rs's; what they leave out is read from ``AWS_*`` and
         ``TURNWISE_S3_ENDPOINT``. Raises :class:`BadInput` for an address that names no store.
         """
-        store = locate_store(store_uri, storage_options)
+        return cls.on(locate_store(store_uri, storage_options), policy)
+
+    @classmethod
+    def on(cls, store: ObjectStore, policy: LakePolicy = DEFAULT_POLICY) -> Lake:
+        """Opens a store that is located already, such as another lake's in another process."""
         commits = policy.checkpoint_commits
         return cls({schema.name: DeltaLog(store, schema, commits) for schema in TABLES}, policy)
 
@@ -343,6 +347,10 @@ class Lake:
             },
             self.policy,
         )
+
+    @property
+    def store(self) -> ObjectStore:
+        return self._logs["turns"].store
 
     @property
     def tables(self) -> Mapping[str, DeltaLog]:

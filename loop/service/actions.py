@@ -39,17 +39,9 @@ class Actions:
         }
 
     def evaluate(self, document: dict[str, Any]) -> dict[str, Any]:
-        from loop.service.evaluation_stage import evaluate_changed
+        from loop.service.evaluation_stage import evaluate
 
-        work = self._parts.work
-        with work.running("evaluation"):
-            report = evaluate_changed(
-                self._parts.lake,
-                self._parts.stage_log,
-                everything=flag(document, "everything"),
-                may_write=lambda: writing_allowed(self._parts.settings.data_dir),
-                on_progress=work.note_count("sessions"),
-            )
+        report = evaluate(self._parts, everything=flag(document, "everything"))
         return {
             "sessions": report.sessions,
             "unscored": report.unscored,

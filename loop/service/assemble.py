@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +65,8 @@ class Parts:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.stopping = threading.Event()
+        """Set once the service is to end: long passes begin no new batch."""
         self._content_modes: tuple[Directory, ContentModes] | None = None
 
     @cached_property

@@ -103,6 +103,7 @@ async def _serve(parts: Parts) -> None:
     waiting = asyncio.create_task(stop.wait())
     ended, _ = await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
+    parts.stopping.set()
     for server in servers:
         server.should_exit = True
     parts.publications.close()  # long polls end now, not after their 25 seconds

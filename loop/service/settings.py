@@ -77,6 +77,11 @@ class Settings:
         "Pause between two moves from the journal into the lake.",
         env="TURNWISE_DRAIN_INTERVAL_MS",
     )
+    evaluate_processes: int = setting(
+        2,
+        "Processes that evaluators judge in where there is much to judge; 1: the service's own.",
+        env="TURNWISE_EVALUATE_PROCESSES",
+    )
     evaluate_interval_seconds: float = setting(
         5.0,
         "Pause between two passes of the evaluators over new sessions.",

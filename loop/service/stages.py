@@ -54,14 +54,7 @@ def resume(parts: Parts) -> bool:
 
 
 def evaluate(parts: Parts) -> bool:
-    with parts.work.running("evaluation"):
-        report = evaluation_stage.evaluate_changed(
-            parts.lake,
-            parts.stage_log,
-            may_write=lambda: writing_allowed(parts.settings.data_dir),
-            on_progress=parts.work.note_count("sessions"),
-        )
-    return report.sessions > 0
+    return evaluation_stage.evaluate(parts).sessions > 0
 
 
 def attribute(parts: Parts) -> bool:
