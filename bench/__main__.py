@@ -34,6 +34,7 @@ BENCHMARKS = (
     Benchmark("replay", "logged turns replayed per second under a policy"),
     Benchmark("estimates", "how often off-policy intervals cover a truth that is known"),
     Benchmark("decide", "microseconds that a gateway takes to decide"),
+    Benchmark("edge", "what the edge proxy adds to a request"),
     Benchmark("evaluators", "sessions scored per second"),
     Benchmark("clusters", "modes found, ids kept, and 50,000 sessions clustered"),
     Benchmark("judge", "coverage of a judge's corrected means, simulated"),

@@ -231,8 +231,16 @@ class PolicyClient:
             return choice
         return replace(choice, decision=replace(choice.decision, rule_id=PAUSED_RULE), pause=pause)
 
-    def route(self, request: RouteRequest) -> Choice:
-        """The route of one request. Never raises: without a valid policy it is passed through."""
+    def foresee_body(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> Choice:
+        """What :meth:`route_body` would answer, budgets aside; no route is kept by it."""
+        estimator = self.estimator_of(session_of(body, headers))
+        return self.route(read_features(body, headers, estimator), keep=False)
+
+    def route(self, request: RouteRequest, *, keep: bool = True) -> Choice:
+        """The route of one request, kept for its unit if ``keep``.
+
+        Never raises: without a valid policy the request is passed through.
+        """
         loaded, at_us = self._loaded, self._now_us()
         passed = Route(request.requested_model, "passthrough:no_publication")
         if loaded is None:
@@ -244,7 +252,7 @@ class PolicyClient:
             return self._choice(request, at_us, passed, serial=publication.serial)
         arm, bucket = choose_arm(publication, request.session_id)
         digest = loaded.digests[arm.name]
-        route = self._kept.decide(arm.policy, digest, request)
+        route = self._kept.decide(arm.policy, digest, request, keep=keep)
         return self._choice(
             request,
             at_us,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-import httpx
 from starlette.types import Send
 
 Headers = list[tuple[bytes, bytes]]
@@ -15,6 +14,7 @@ _TO_UPSTREAM = frozenset(
         b"accept",
         b"accept-encoding",
         b"authorization",
+        b"content-encoding",
         b"content-type",
         b"traceparent",
         b"tracestate",
@@ -24,6 +24,23 @@ _TO_UPSTREAM = frozenset(
     }
 )
 _TO_UPSTREAM_PREFIXES = (b"anthropic-", b"x-stainless-", b"x-claude-code-")
+OWN_PREFIX = b"x-tw-"
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"cookie",
+        b"expect",
+        b"host",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
 _TO_CLIENT = frozenset(
     {
         b"cache-control",
@@ -38,12 +55,20 @@ _TO_CLIENT = frozenset(
 _TO_CLIENT_PREFIXES = (b"anthropic-",)
 
 
-def request_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """What of a client's request goes on. Cookies, hop-by-hop headers and turnwise's own stay."""
+def request_headers(
+    headers: Iterable[tuple[bytes, bytes]], further_prefixes: tuple[bytes, ...] = ()
+) -> Headers:
+    """What of a client's request goes on; ``further_prefixes`` are those of a gateway behind.
+
+    Cookies, hop-by-hop headers and turnwise's own stay here, whatever the prefixes say.
+    """
+    prefixes = _TO_UPSTREAM_PREFIXES + further_prefixes
     return [
         (name, value)
         for name, value in headers
-        if name in _TO_UPSTREAM or name.startswith(_TO_UPSTREAM_PREFIXES)
+        if (name in _TO_UPSTREAM or name.startswith(prefixes))
+        and name not in _HOP_BY_HOP
+        and not name.startswith(OWN_PREFIX)
     ]
 
 
@@ -54,8 +79,7 @@ def response_headers(headers: Iterable[tuple[bytes, bytes]], stamps: Headers) ->
     """
     stamped = {name for name, _ in stamps}
     kept: Headers = []
-    for raw_name, value in headers:
-        name = raw_name.lower()
+    for name, value in headers:
         if name == b"request-id":
             kept.append((b"x-upstream-request-id" if name in stamped else name, value))
         elif name in _TO_CLIENT or name.startswith(_TO_CLIENT_PREFIXES):
@@ -69,12 +93,12 @@ def anthropic_error(status: int, kind: str, message: str) -> tuple[int, Headers,
     return status, [(b"content-type", b"application/json")], body.encode()
 
 
-def event_stream_error(headers: httpx.Headers, message: str) -> bytes:
+def event_stream_error(headers: Headers, message: str) -> bytes:
     """The event that ends a broken SSE stream; empty where none can be written into it."""
-    is_plain = headers.get("content-encoding", "identity") == "identity"
-    if not is_plain or not headers.get("content-type", "").startswith("text/event-stream"):
-        return b""
-    if "content-length" in headers:
+    found = dict(headers)
+    is_plain = found.get(b"content-encoding", b"identity") == b"identity"
+    is_stream = found.get(b"content-type", b"").startswith(b"text/event-stream")
+    if not is_plain or not is_stream or b"content-length" in found:
         return b""
     error = {"type": "error", "error": {"type": "api_error", "message": f"turnwise: {message}"}}
     return b"\n\nevent: error\ndata: " + json.dumps(error).encode() + b"\n\n"

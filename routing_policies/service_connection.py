@@ -45,6 +45,10 @@ class ServiceConnection:
         self._lock = threading.Lock()
         self._closed = False
 
+    @property
+    def host(self) -> str:
+        return str(self._parts.hostname)
+
     def request(
         self,
         method: str,

@@ -35,6 +35,7 @@ from loop.service.commands.operations import (
     demo,
     doctor,
     drain,
+    edge,
     serve,
     settings_group,
 )
@@ -78,6 +79,7 @@ def turnwise(verbose: bool) -> None:
 turnwise.add_command(serve)
 turnwise.add_command(collect)
 turnwise.add_command(drain)
+turnwise.add_command(edge)
 turnwise.add_command(demo)
 turnwise.add_command(doctor)
 import_group.add_command(bodies)

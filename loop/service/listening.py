@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from loop.domain.errors import BadInput, Unavailable
 from loop.service.settings import Settings, is_loopback, parse_address
@@ -16,12 +18,21 @@ from loop.service.settings import Settings, is_loopback, parse_address
 OFF = "off"
 GRACE_SECONDS = 5
 BACKLOG = 1024
+LINGER_SECONDS = 2.0
+KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection
 
 
 class HttpServer(uvicorn.Server):
     """Uvicorn on a socket that is open already, without its own signal handling."""
 
-    def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listening: socket.socket,
+        grace_seconds: float = GRACE_SECONDS,
+        *,
+        lingering: bool = False,
+    ) -> None:
         config = uvicorn.Config(
             app,
             loop="none",
@@ -29,7 +40,9 @@ class HttpServer(uvicorn.Server):
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_graceful_shutdown=math.ceil(grace_seconds),
+            http=LingeringProtocol if lingering else "auto",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS if lingering else 5,
         )
         super().__init__(config)
         self._listening = listening
@@ -44,6 +57,20 @@ class HttpServer(uvicorn.Server):
     async def wait_until_started(self) -> None:
         while not self.started and not self.should_exit:
             await asyncio.sleep(0.005)
+
+
+class LingeringProtocol(HttpToolsProtocol):
+    """At the server's end a connection without a request is not closed at once.
+
+    It may have been accepted a moment ago, with its request still on the way: closed now, that
+    request would fail. One that does come is answered, and the app says ``connection: close``.
+    """
+
+    def shutdown(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LINGER_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
 
 
 @contextmanager

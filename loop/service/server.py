@@ -73,13 +73,17 @@ async def _serve(parts: Parts) -> None:
     api_socket = listen(settings.http, "http")
     servers = [HttpServer(api_app(parts), api_socket)]
     edge: Edge | None = None
+    edge_server: HttpServer | None = None
     edge_address = OFF
     if settings.edge != OFF:
         edge_socket = listen(settings.edge, "edge")
         edge_address = f"http://{address_of(edge_socket)}"
         service_url = f"http://{address_of(api_socket)}"
-        edge = Edge(settings, parts.publications.keys, service_url, address_of(edge_socket))
-        servers.append(HttpServer(edge.app, edge_socket))
+        instance = f"edge-{address_of(edge_socket)}"
+        edge = Edge(settings, parts.publications.keys, service_url, instance)
+        edge.take_up_routes()
+        edge_server = HttpServer(edge.app, edge_socket, settings.edge_drain_seconds)
+        servers.append(edge_server)
     receivers = await open_receivers(parts)
     if receivers.http is not None:
         servers.append(receivers.http)
@@ -104,11 +108,16 @@ async def _serve(parts: Parts) -> None:
     ended, _ = await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     parts.stopping.set()
+    if edge is not None and edge_server is not None:
+        # First, while the API still takes its decisions.
+        edge.drain()
+        edge_server.should_exit = True
+        await running[servers.index(edge_server)]
+        edge.leave_routes()
+        await asyncio.to_thread(edge.stop)
     for server in servers:
         server.should_exit = True
     parts.publications.close()  # long polls end now, not after their 25 seconds
-    if edge is not None:
-        await asyncio.to_thread(edge.stop)
     if receivers.grpc is not None:
         await receivers.grpc.stop(GRACE_SECONDS)
     await asyncio.gather(*running)

@@ -54,6 +54,52 @@ class Settings:
         "127.0.0.1:4317", "Address of OTLP over gRPC.", env="TURNWISE_OTLP_GRPC"
     )
     edge: str = setting("127.0.0.1:4319", "Address of the edge proxy.", env="TURNWISE_EDGE")
+    edge_mode: str = setting(
+        "rewrite",
+        "Edge proxy: `rewrite` sets the model in the request; `stamp` leaves the request and tells "
+        "a gateway behind in `x-tw-` headers; `rewrite_and_stamp` does both.",
+        env="TURNWISE_EDGE_MODE",
+    )
+    edge_forward_headers: tuple[str, ...] = setting(
+        (),
+        "Edge proxy: further request headers that pass, by the beginnings of their names "
+        "(`x-bf-` for Bifrost).",
+        env="TURNWISE_EDGE_FORWARD_HEADERS",
+    )
+    edge_connect_seconds: float = setting(
+        5.0, "Edge proxy: longest wait for a connection.", env="TURNWISE_EDGE_CONNECT_SECONDS"
+    )
+    edge_first_byte_seconds: float = setting(
+        600.0,
+        "Edge proxy: longest wait for the head of an answer.",
+        env="TURNWISE_EDGE_FIRST_BYTE_SECONDS",
+    )
+    edge_idle_seconds: float = setting(
+        120.0,
+        "Edge proxy: longest silence inside an answer.",
+        env="TURNWISE_EDGE_IDLE_SECONDS",
+    )
+    edge_client_idle_seconds: float = setting(
+        120.0,
+        "Edge proxy: longest time in which a client may send nothing of its request, or take "
+        "nothing of its answer.",
+        env="TURNWISE_EDGE_CLIENT_IDLE_SECONDS",
+    )
+    edge_drain_seconds: float = setting(
+        25.0,
+        "Edge proxy: how long answers under way may go on after SIGTERM or a reload.",
+        env="TURNWISE_EDGE_DRAIN_SECONDS",
+    )
+    edge_max_requests: int = setting(
+        1000,
+        "Edge proxy: most requests at once; more are answered 503.",
+        env="TURNWISE_EDGE_MAX_REQUESTS",
+    )
+    edge_max_buffered_bytes: int = setting(
+        512 * 1024 * 1024,
+        "Edge proxy: most bytes of requests held at once; more are answered 503.",
+        env="TURNWISE_EDGE_MAX_BUFFERED_BYTES",
+    )
     api_token: str = setting(
         "",
         "Bearer token that the API, the pages and the collectors ask for. Needed when an address "

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,97 +15,29 @@ import pytest
 
 from loop.domain.policies import RoutingPolicy, Rule
 from routing_policies.client import PolicyClient
-from routing_policies.decision_reporter import DecisionReporter
 from routing_policies.edge_proxy import edge_app
+from routing_policies.edge_upstream import EdgeLimits
 from routing_policies.signing import TrustedKeys
 from tests.fakes.anthropic_api import FakeAnthropicApi
 from tests.fakes.asgi_server import running_server
-from tests.fakes.policy_service import PolicyService, activate, policy_service, size_policy
-
-OPUS, HAIKU = "claude-opus-4-7", "claude-haiku-4-5"
-BETAS = "claude-code-20250219,interleaved-thinking-2025-05-14,effort-2025-11-24"
-
-
-def request_body(chars: int, *, stream: bool = False, model: str = OPUS) -> dict[str, Any]:
-    """A main-loop request in the shape of the recorded ones, of about ``chars`` characters."""
-    return {
-        "model": model,
-        "messages": [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": "<system-reminder>\nx\n</system-reminder>"},
-                    {"type": "text", "text": "y" * chars, "cache_control": {"type": "ephemeral"}},
-                ],
-            }
-        ],
-        "system": [{"type": "text", "text": "You are a Claude agent."}],
-        "metadata": {"user_id": json.dumps({"device_id": "d", "session_id": "s-body"})},
-        "max_tokens": 64_000,
-        "thinking": {"type": "adaptive", "display": "omitted"},
-        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
-        "output_config": {"effort": "xhigh"},
-        "stream": stream,
-        "tools": [{"name": "Read", "description": "Reads.", "input_schema": {"type": "object"}}],
-    }
-
-
-def headers(session: str = "s1") -> dict[str, str]:
-    return {
-        "x-api-key": "sk-test",
-        "anthropic-version": "2023-06-01",
-        "anthropic-beta": BETAS,
-        "x-claude-code-session-id": session,
-        "cookie": "secret=1",
-        "x-tw-org": "acme/pay",
-    }
-
-
-@dataclass
-class Edge:
-    url: str
-    service: PolicyService
-    api: FakeAnthropicApi
-    client: PolicyClient
-    reporter: DecisionReporter
-    http: httpx.Client
-
-    def post(self, body: dict[str, Any], session: str = "s1") -> httpx.Response:
-        return self.http.post(
-            f"{self.url}/v1/messages?beta=true", json=body, headers=headers(session)
-        )
-
-    def sync(self) -> None:
-        self.client.poll_once(wait_seconds=0)
-
-
-@contextmanager
-def edge_before(folder: Path, api_url: str | None = None, **options: Any) -> Iterator[Edge]:
-    api = FakeAnthropicApi()
-    with ExitStack() as stack:
-        service = stack.enter_context(policy_service(folder))
-        upstream = api_url or stack.enter_context(running_server(api))
-        client = PolicyClient(service.url, service.trusted, instance="edge-1")
-        reporter = DecisionReporter(service.url)
-        app = edge_app(client, upstream, reporter.report, **options)
-        url = stack.enter_context(running_server(app))
-        http = stack.enter_context(httpx.Client(timeout=20))
-        yield Edge(url, service, api, client, reporter, http)
-        client.stop()
-        reporter.stop()
+from tests.fakes.policy_service import activate, size_policy
+from tests.routing_policies.edge_world import (
+    BETAS,
+    HAIKU,
+    OPUS,
+    Edge,
+    edge_before,
+    headers,
+    request_body,
+    served_model,
+    wait_until,
+)
 
 
 @pytest.fixture
 def edge(tmp_path: Path) -> Iterator[Edge]:
     with edge_before(tmp_path) as found:
         yield found
-
-
-def served_model(answer: httpx.Response) -> str:
-    if answer.headers["content-type"].startswith("text/event-stream"):
-        first = answer.text.split("\n\n")[0].split("data: ", 1)[1]
-        return json.loads(first)["message"]["model"]
-    return answer.json()["model"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -137,10 +67,11 @@ def test_parameters_are_fitted_to_the_routed_model(edge: Edge) -> None:
     assert "effort-2025-11-24" not in sent.headers["anthropic-beta"]
 
 
-def test_bytes_are_unchanged_when_nothing_is_rewritten(edge: Edge) -> None:
+@pytest.mark.parametrize("chars", [80_000, 3_000_000])
+def test_bytes_are_unchanged_when_nothing_is_rewritten(edge: Edge, chars: int) -> None:
     activate(edge.service.store, size_policy(10_000))
     edge.sync()
-    odd = json.dumps(request_body(80_000), indent=3).encode() + b"\n\n"
+    odd = json.dumps(request_body(chars), indent=3).encode() + b"\n\n"
     answer = edge.http.post(f"{edge.url}/v1/messages?beta=true", content=odd, headers=headers())
     assert answer.status_code == 200
     assert edge.api.seen[-1].body == odd
@@ -223,13 +154,6 @@ def test_a_policy_change_under_load_fails_no_request(edge: Edge) -> None:
     assert {model for _, _, model in seen} == {HAIKU, OPUS}
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
 def test_it_fails_open_without_a_policy_server(tmp_path: Path) -> None:
     api = FakeAnthropicApi()
     client = PolicyClient("http://127.0.0.1:9", TrustedKeys({}), state_path=tmp_path / "lkg.json")
@@ -248,7 +172,7 @@ def test_it_fails_open_without_a_policy_server(tmp_path: Path) -> None:
     assert json.loads(api.seen[0].body) == request_body(100)
 
 
-def test_count_tokens_and_other_paths_pass_as_they_are(edge: Edge) -> None:
+def test_paths_that_are_not_routed_pass_as_they_are(edge: Edge) -> None:
     edge.service.store.install_baseline()
     edge.sync()
     body = b'{"model": "claude-opus-4-7",  "messages": []}'
@@ -303,8 +227,7 @@ def test_an_upstream_that_is_away_is_a_502_in_the_api_s_envelope(tmp_path: Path)
 
 
 def test_an_upstream_that_is_slow_is_a_504(tmp_path: Path) -> None:
-    timeout = httpx.Timeout(connect=5, read=0.2, write=5, pool=5)
-    with edge_before(tmp_path, timeout=timeout) as edge:
+    with edge_before(tmp_path, limits=EdgeLimits(first_byte_seconds=0.2)) as edge:
         edge.api.hang_seconds = 2.0
         answer = edge.post(request_body(10))
     assert answer.status_code == 504
@@ -348,7 +271,7 @@ def test_a_client_that_leaves_ends_the_upstream_request(edge: Edge) -> None:
 
 
 def test_a_body_beyond_the_limit_is_refused(tmp_path: Path) -> None:
-    with edge_before(tmp_path, max_body_bytes=10_000) as edge:
+    with edge_before(tmp_path, limits=EdgeLimits(max_body_bytes=10_000)) as edge:
         answer = edge.post(request_body(20_000))
         assert answer.status_code == 413
         assert answer.json()["error"]["type"] == "request_too_large"

@@ -79,7 +79,9 @@ def outcome_of(call: Callable[[], httpx.Response]) -> str:
 def test_a_signal_ends_it_with_requests_in_flight(tmp_path: Path, number: signal.Signals) -> None:
     with (
         silent_upstream() as (upstream, upstream_asked),
-        serve_process(tmp_path, ANTHROPIC_BASE_URL=upstream) as process,
+        serve_process(
+            tmp_path, ANTHROPIC_BASE_URL=upstream, TURNWISE_EDGE_DRAIN_SECONDS="2"
+        ) as process,
         ThreadPoolExecutor() as pool,
         ExitStack() as open_connections,
     ):

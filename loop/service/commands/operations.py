@@ -1,4 +1,4 @@
-"""``turnwise serve``, ``collect``, ``drain``, ``demo``, ``doctor`` and ``settings``."""
+"""``turnwise serve``, ``collect``, ``drain``, ``edge``, ``demo``, ``doctor`` and ``settings``."""
 
 from __future__ import annotations
 
@@ -67,6 +67,44 @@ def drain(data: Path | None, supervised: bool) -> None:
     from loop.service.drain_process import run_drainer
 
     run_drainer(load_settings(data_dir=data), supervised=supervised)
+
+
+@click.command()
+@click.option("--api", required=True, metavar="URL", help="The turnwise service to pull from.")
+@click.option(
+    "--keys",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of the keys that sign policies; asked of a service on this machine without it.",
+)
+@click.option("--listen", metavar="HOST:PORT", help="Address (default: TURNWISE_EDGE).")
+@click.option("--upstream", metavar="URL", help="Upstream (default: ANTHROPIC_BASE_URL).")
+@_data_option
+@click.option("--inherited", type=int, hidden=True, help="Serve this descriptor for a parent.")
+def edge(
+    api: str,
+    keys: Path | None,
+    listen: str | None,
+    upstream: str | None,
+    data: Path | None,
+    inherited: int | None,
+) -> None:
+    """Run the edge proxy alone, before the API or before another gateway.
+
+    Writes one line beginning with `ready` to stderr once it accepts. SIGHUP starts it anew, with
+    the code and the settings file as they are then, and no connection is refused meanwhile.
+    SIGTERM and SIGINT end it when its answers are whole, at most TURNWISE_EDGE_DRAIN_SECONDS later.
+    The data folder keeps the last good policy and the routes of sessions over restarts.
+    """
+    # Imported here: other commands need no server.
+    from loop.service.edge_process import run_edge, serve_inherited
+
+    settings = load_settings(data_dir=data, edge=listen, anthropic_base_url=upstream)
+    if inherited is not None:
+        serve_inherited(settings, api, keys, inherited)
+        return
+    given = {"--keys": keys, "--listen": listen, "--upstream": upstream, "--data": data}
+    arguments = [f"{name}={value}" for name, value in given.items() if value is not None]
+    run_edge(settings, api, keys, ["edge", f"--api={api}", *arguments])
 
 
 @click.command()
