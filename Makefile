@@ -58,6 +58,24 @@ test-litellm: $(VENV)/.dev .venv-litellm/.done ## Test the plugin in the real Li
 	@VIRTUAL_ENV=.venv-litellm $(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements/litellm.txt
 	@touch $@
 
+.PHONY: test-portkey
+test-portkey: $(VENV)/.dev .node-portkey/.done ## Test the webhook in the real Portkey gateway (npm, some 25 MB)
+	@$(BIN)/python -m pytest tests/routing_policies/gateways/portkey_gateway.py
+
+.node-portkey/.done: requirements/portkey/package-lock.json
+	@echo "Installing Portkey's gateway into .node-portkey …"
+	@mkdir -p .node-portkey && cp requirements/portkey/package*.json .node-portkey/
+	@cd .node-portkey && npm ci --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+.PHONY: test-kong
+test-kong: $(VENV)/.dev .nginx-lua/.done ## Test the Kong plugin under Debian's nginx with Lua
+	@$(BIN)/python -m pytest tests/routing_policies/gateways/kong_plugin.py
+
+.nginx-lua/.done: scripts/fetch_nginx_lua
+	@echo "Unpacking nginx and its Lua module into .nginx-lua …"
+	@scripts/fetch_nginx_lua .nginx-lua
+
 .PHONY: judge-live
 judge-live: $(VENV)/.dev ## Hold the real model API to the judge's contract (ANTHROPIC_API_KEY; costs some cents)
 	@$(BIN)/python -m pytest -rs -p no:cacheprovider --timeout=90000 tests/evaluators/judge_live.py
@@ -79,4 +97,4 @@ lock: $(BIN)/uv ## Renew the pinned requirements
 
 .PHONY: clean
 clean: ## Remove the environment and the caches
-	rm -rf $(VENV) .venv-litellm .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-litellm .node-portkey .node-client .nginx-lua .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
