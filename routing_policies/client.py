@@ -101,7 +101,8 @@ class PolicyClient:
     """One per gateway process.
 
     ``start`` loads the last-known-good file and begins to poll on a daemon thread; ``route`` may
-    be called from any thread, before and after.
+    be called from any thread, before and after. ``decided`` tells how many decisions were reported
+    in a rollout (:meth:`DecisionReporter.decided`); the service holds them against what arrives.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class PolicyClient:
         token: str = "",
         state_path: Path | None = None,
         kept_routes: KeptRoutes | None = None,
+        decided: Callable[[str], int] | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self.channel = channel
@@ -124,6 +126,7 @@ class PolicyClient:
         self._service = ServiceConnection(service_url, token)
         self._state = LastKnownGood(state_path) if state_path else None
         self._kept = KeptRoutes() if kept_routes is None else kept_routes
+        self._decided = decided
         self._now_us = now_us
         self._loaded: _Loaded | None = None  # replaced whole: readers see the old or the new one
         self._etag = ""
@@ -187,14 +190,19 @@ class PolicyClient:
 
         Raises :class:`Unavailable` when the service can't be reached.
         """
-        query = urlencode(
-            {
-                "channel": self.channel,
-                "gateway": self.gateway,
-                "instance": self.instance,
-                "wait": wait_seconds,
+        asked: dict[str, Any] = {
+            "channel": self.channel,
+            "gateway": self.gateway,
+            "instance": self.instance,
+            "wait": wait_seconds,
+        }
+        current = self.publication
+        if self._decided is not None and current is not None and current.rollout_id:
+            asked |= {
+                "rollout": current.rollout_id,
+                "decided": self._decided(current.rollout_id),
             }
-        )
+        query = urlencode(asked)
         known = ", ".join(tag for tag in (self._etag, self._rejected_etag) if tag)
         answer = self._service.request(
             "GET",

@@ -54,12 +54,18 @@ class DecisionReporter:
         self._wake = threading.Event()
         self._stopping = False
         self._sent = self._dropped = self._refused = 0
+        self._rollout_id, self._decided = "", 0  # of the newest rollout that was decided in
         self._thread: threading.Thread | None = None
 
     @property
     def status(self) -> ReporterStatus:
         with self._lock:
             return ReporterStatus(len(self._buffer), self._sent, self._dropped, self._refused)
+
+    def decided(self, rollout_id: str) -> int:
+        """How many decisions of a rollout were reported here; 0 of any but the newest."""
+        with self._lock:
+            return self._decided if rollout_id == self._rollout_id else 0
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._send_until_stopped, daemon=True)
@@ -80,6 +86,10 @@ class DecisionReporter:
                 self._buffer.popleft()
                 self._dropped += 1
             self._buffer.append(decision)
+            if decision.rollout_id:
+                if decision.rollout_id != self._rollout_id:
+                    self._rollout_id, self._decided = decision.rollout_id, 0
+                self._decided += 1
             full = len(self._buffer) >= MAX_BATCH
         if full:
             self._wake.set()

@@ -27,6 +27,7 @@ from routing_policies.version_store import VersionStore
 MAX_ACK_BYTES = 64 * 1024
 SEEN_SECONDS = 15.0  # an instance's poll is written down at most this often
 MAX_REMEMBERED_INSTANCES = 10_000
+MAX_COUNT_DIGITS = 18
 _TEXT_LIMITS = {"instance": 255, "status": 16, "error": 4000, "channel": 64, "gateway": 64}
 _POLICY_HEADERS = {"content-type": "application/json", "cache-control": "no-cache"}
 
@@ -62,8 +63,9 @@ def policy_route(
     """Answers the envelope with its ETag, or 304 when ``wait`` seconds bring nothing new.
 
     Query: ``channel`` (prod), ``wait`` (seconds, at most 30), ``gateway`` and ``instance`` (who
-    asks). Raises :class:`NotFound` for a channel in which nothing was published,
-    :class:`BadInput` for a ``wait`` that is no number.
+    asks), ``rollout`` and ``decided`` (how many decisions it has made in which rollout). Raises
+    :class:`NotFound` for a channel in which nothing was published, :class:`BadInput` for a
+    ``wait`` that is no number.
     """
     seen: dict[str, float] = {}
 
@@ -84,6 +86,8 @@ def policy_route(
                     instance[:255],
                     channel=channel,
                     gateway=query.get("gateway", "")[:64],
+                    rollout_id=query.get("rollout", "")[:64],
+                    decided=_count(query.get("decided", "0")),
                 )
         known = _etags(request.headers.get("if-none-match", ""))
         if found.etag in known:
@@ -162,6 +166,12 @@ def _seconds(text: str) -> float:
     if not math.isfinite(seconds) or seconds < 0:
         raise BadInput("wait must be 0 or more.")
     return min(seconds, MAX_WAIT_SECONDS)
+
+
+def _count(text: str) -> int:
+    """0 for what is no count: a poll must not fail for it."""
+    is_count = text.isascii() and text.isdecimal() and len(text) < MAX_COUNT_DIGITS
+    return int(text) if is_count else 0
 
 
 def _etags(header: str) -> list[str]:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 
 from loop.domain.errors import BadInput, Conflict, Refused
 from loop.domain.lifecycle import Actor, ActorKind, State
+from routing_policies.rollout_evidence import RolloutEvidence
 from routing_policies.rollout_judge import (
     StageFacts,
     judge_rollout,
@@ -19,8 +20,10 @@ from routing_policies.rollout_judge import (
     next_step,
 )
 from routing_policies.rollout_publisher import RolloutPublisher
-from routing_policies.rollout_quarantine import check_quarantine
+from routing_policies.rollout_quarantine import check_freeze, check_quarantine
 from routing_policies.rollout_records import (
+    ArrivedDecisions,
+    DecisionLog,
     JudgeReading,
     RolloutPlan,
     RolloutReport,
@@ -64,6 +67,8 @@ class RolloutController:
         self._history = PublicationHistory(store)
         self._publisher = RolloutPublisher(store, not_after_seconds)
         self._lease_seconds = lease_seconds
+        # Kept for speed only: a controller that has none comes to the same verdicts.
+        self._evidence: dict[str, RolloutEvidence] = {}
 
     def start(
         self,
@@ -77,8 +82,8 @@ class RolloutController:
         """Publishes the first stage of an approved version.
 
         Raises :class:`Conflict` when the version isn't approved or the channel has a canary,
-        :class:`Refused` while the document is in quarantine (a person may override it) or nothing
-        stable is there to fall back to.
+        :class:`Refused` while the document is in quarantine or the channel is frozen (a person may
+        override both) or nothing stable is there to fall back to.
         """
         record = self._store.get(version)
         with self._leased(record.channel, PATIENCE_SECONDS):
@@ -99,13 +104,15 @@ class RolloutController:
         rollout_id: str,
         outcomes: Sequence[SessionOutcome] | None,
         reading: JudgeReading | None = None,
+        arrived: ArrivedDecisions | None = None,
     ) -> RolloutStatus:
         """Looks once and takes at most one step.
 
         ``outcomes``: every session of this rollout as known now, in any order; ``None`` when they
-        can't be read. ``reading``: what a judge says of the arms. Raises :class:`Unavailable` while
-        another controller is at work, :class:`Conflict` when someone published meanwhile; both end
-        well at the next tick.
+        can't be read. ``reading``: what a judge says of the arms. ``arrived``: what has arrived of
+        the gateways' log, to hold against what they say. Raises :class:`Unavailable` while another
+        controller is at work, :class:`Conflict` when someone published meanwhile; both end well at
+        the next tick.
         """
         channel = self._rows.load(rollout_id).channel
         now_us = self._store.now_us()
@@ -118,8 +125,9 @@ class RolloutController:
                 self._publish_first(standing)
             elif standing.has_ended:
                 self._finish(standing, lease, outcomes, now_us)
+                self._evidence.pop(rollout_id, None)
             else:
-                self._watch(standing, lease, outcomes, now_us, reading)
+                self._watch(standing, lease, outcomes, now_us, reading, arrived)
         return self.status(rollout_id)
 
     def pause(self, rollout_id: str, actor: Actor, reason: str) -> RolloutStatus:
@@ -203,9 +211,19 @@ class RolloutController:
                 f"Version {other.version} is in canary in channel {record.channel}.",
                 fix="Wait for its end, or roll it back.",
             )
-        overridden = check_quarantine(
-            self._store, record, plan.quarantine_hours, actor, override=override_quarantine
+        checks = (
+            check_quarantine(
+                self._store, record, plan.quarantine_hours, actor, override=override_quarantine
+            ),
+            check_freeze(
+                self._store,
+                record,
+                plan.max_rollbacks_per_week,
+                actor,
+                override=override_quarantine,
+            ),
         )
+        overridden = "; ".join(filter(None, checks))
         rollout_id = rollout_id_of(record.version)
         return RolloutRow(
             rollout_id=rollout_id,
@@ -241,9 +259,11 @@ class RolloutController:
         outcomes: Sequence[SessionOutcome] | None,
         now_us: int,
         reading: JudgeReading | None,
+        arrived: ArrivedDecisions | None,
     ) -> None:
         row, plan = standing.row, standing.row.plan
-        report = self._report(standing, outcomes, now_us, reading)
+        log = None if arrived is None else self._log_of(standing, arrived, now_us)
+        report = self._report(standing, outcomes, now_us, reading, log)
         gateways = gateways_against(
             standing.stage_serial, self._store.acknowledgements(row.channel), plan, now_us
         )
@@ -282,11 +302,18 @@ class RolloutController:
         outcomes: Sequence[SessionOutcome] | None,
         now_us: int,
         reading: JudgeReading | None = None,
+        log: DecisionLog | None = None,
     ) -> RolloutReport:
         row = standing.row
         known = units_of(row.rollout_id, outcomes or (), standing.exposures)
         report = judge_rollout(
-            row.plan, known, stage=standing.stage, now_us=now_us, reading=reading
+            row.plan,
+            known,
+            stage=standing.stage,
+            now_us=now_us,
+            reading=reading,
+            log=log,
+            evidence=self._evidence.setdefault(row.rollout_id, RolloutEvidence(row.plan)),
         )
         if outcomes is not None:
             return report
@@ -295,6 +322,15 @@ class RolloutController:
         since_us = max(row.observed_at_us or 0, standing.started_at_us)
         silent = (now_us - since_us) / 1e6
         return judge_unreadable(row.plan, report, silent_seconds=silent, now_us=now_us)
+
+    def _log_of(self, standing: Standing, arrived: ArrivedDecisions, now_us: int) -> DecisionLog:
+        said = self._store.heartbeats(standing.row.rollout_id)
+        since_us = max(arrived.newest_at_us, standing.started_at_us)
+        return DecisionLog(
+            said=sum(one.settled for one in said),
+            arrived=sum(min(one.settled, arrived.by_instance.get(one.instance, 0)) for one in said),
+            silent_seconds=(now_us - since_us) / 1e6,
+        )
 
     def _finish(
         self,

@@ -6,15 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from loop.domain.sequential_tests import DifferenceTest, SampleRatioTest, TestSettings
+from loop.domain.estimates import Verdict
 from routing_policies.number_words import dollars, duration, percent, points, signed_percent
-from routing_policies.rollout_records import Guardrail, JudgeReading, RolloutPlan, SessionOutcome
+from routing_policies.rollout_evidence import RATIO_ALPHA, Matured, Split
+from routing_policies.rollout_records import (
+    Action,
+    DecisionLog,
+    Guardrail,
+    JudgeReading,
+    RolloutPlan,
+    SessionOutcome,
+)
 from routing_policies.rollout_units import Unit, Units
 
-MISSING_ALPHA = 0.005  # of ever calling the arms' missing rates different while they are not
-RATIO_ALPHA = 0.001
 MAX_MISPLACED_SHARE = 0.01
-_TELEMETRY_SESSIONS = 100
+_HOUR_US = 3_600_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,8 @@ class _HardMetric:
 
 
 def hard_guardrails(plan: RolloutPlan, units: Sequence[Unit]) -> list[Guardrail]:
-    """Canary sessions with telemetry, cut into windows in the order of assignment.
+    """Canary sessions with telemetry (by the gateways' log: with answers), cut into windows in the
+    order of assignment.
 
     A window must be full; two in a row over the limit are a failure, and stay one.
     """
@@ -35,18 +42,26 @@ def hard_guardrails(plan: RolloutPlan, units: Sequence[Unit]) -> list[Guardrail]
         _HardMetric("error rate", limits.max_error_rate, _error_rate, percent),
         _HardMetric("refusal rate", limits.max_refusal_rate, _refusal_rate, percent),
         _HardMetric(
+            "gateway failure rate",
+            limits.max_gateway_failure_rate,
+            _gateway_failure_rate,
+            percent,
+        ),
+        _HardMetric(
             "cost per session", limits.max_cost_per_session_microusd, _cost_per_session, dollars
         ),
     )
     canary = [unit.outcome for unit in units if unit.is_canary and unit.outcome.turns > 0]
     priced = [outcome for outcome in canary if outcome.cost_microusd is not None]
+    answered = [
+        unit.outcome for unit in units if unit.is_canary and unit.outcome.gateway_answers > 0
+    ]
+    seen: dict[Callable[[Sequence[SessionOutcome]], float], list[SessionOutcome]] = {
+        _cost_per_session: priced,
+        _gateway_failure_rate: answered,
+    }
     return [
-        _hard(
-            metric,
-            metric.limit,
-            priced if metric.measure is _cost_per_session else canary,
-            limits.window_sessions,
-        )
+        _hard(metric, metric.limit, seen.get(metric.measure, canary), limits.window_sessions)
         for metric in metrics
         if metric.limit is not None
     ]
@@ -104,16 +119,89 @@ def _cost_per_session(window: Sequence[SessionOutcome]) -> float:
     return sum(one.cost_microusd or 0 for one in window) / len(window)
 
 
+def _gateway_failure_rate(window: Sequence[SessionOutcome]) -> float:
+    return sum(one.gateway_failures for one in window) / sum(one.gateway_answers for one in window)
+
+
+def cap_guardrails(plan: RolloutPlan, units: Sequence[Unit], now_us: int) -> list[Guardrail]:
+    """How far the canary has reached against the plan's caps; none for what is not capped."""
+    caps, canary = plan.caps, [unit.outcome for unit in units if unit.is_canary]
+    found = []
+    developers = {outcome.developer for outcome in canary if outcome.developer}
+    for what, count, cap in (
+        ("canary sessions", len(canary), caps.max_canary_sessions),
+        ("developers in the canary", len(developers), caps.max_canary_developers),
+    ):
+        if cap is not None:
+            reached = count >= cap
+            reason = f"{count:,} {what}, cap {cap:,}{': the ramp stops here' if reached else ''}"
+            action: Action = "stay" if reached else "none"
+            verdict: Verdict = "inconclusive" if reached else "passed"
+            found.append(Guardrail(what, "cap", verdict, action, reason, count, cap, len(canary)))
+    hourly = caps.max_canary_usd_per_hour
+    if hourly is not None:
+        recent = [one for one in canary if one.assigned_at_us > now_us - _HOUR_US]
+        spent = sum(one.cost_microusd or 0 for one in recent)
+        over = spent > hourly * 1e6
+        found.append(
+            Guardrail(
+                "spend per hour",
+                "cap",
+                "failed" if over else "passed",
+                "roll_back" if over else "none",
+                f"the canary sessions of the last hour cost {dollars(spent)}, "
+                f"cap {dollars(hourly * 1e6)}",
+                spent,
+                hourly * 1e6,
+                len(recent),
+            )
+        )
+    return found
+
+
 def measurement_guardrails(
-    plan: RolloutPlan, units: Units, matured: Sequence[Unit], now_us: int
+    plan: RolloutPlan, units: Units, matured: Matured, split: Split, now_us: int
 ) -> list[Guardrail]:
-    """Whether what is measured can be believed; all of these hold, one falls back in the end."""
+    """Whether what is measured can be believed; all of these hold, two fall back in the end."""
     return [
         _silence(plan, matured, now_us),
-        _telemetry(plan, matured),
+        _telemetry(plan, matured, now_us),
         _missing_scores(matured),
-        _sample_ratio(units.of_arms),
+        _sample_ratio(split),
         _misplaced(units),
+    ]
+
+
+def decision_guardrails(plan: RolloutPlan, log: DecisionLog | None) -> list[Guardrail]:
+    """A dead man's switch: gateways that say they decide, while their decisions don't arrive."""
+    if log is None:
+        return []
+    share = log.arrived / log.said if log.said else 1.0
+    words = (
+        f"{log.arrived:,} of {log.said:,} decisions arrived that the gateways say they made, "
+        f"at least {percent(plan.min_telemetry_share)} is needed"
+    )
+    if log.said >= plan.missing_sessions and share < plan.min_telemetry_share:
+        return [
+            _silence_verdict(
+                plan,
+                log.silent_seconds,
+                f"{words}, the newest {duration(log.silent_seconds)} ago",
+                log.said,
+                "decisions arrive",
+            )
+        ]
+    return [
+        Guardrail(
+            "decisions arrive",
+            "measurement",
+            "passed",
+            "none",
+            words,
+            share,
+            plan.min_telemetry_share,
+            log.said,
+        )
     ]
 
 
@@ -157,83 +245,79 @@ def unreadable_guardrail(plan: RolloutPlan, silent_seconds: float) -> Guardrail:
     )
 
 
-def _silence(plan: RolloutPlan, matured: Sequence[Unit], now_us: int) -> Guardrail:
+def _silence(plan: RolloutPlan, matured: Matured, now_us: int) -> Guardrail:
     """Matured canary sessions in a row, up to the newest, that nothing has scored."""
-    silent: list[Unit] = []
-    for unit in reversed([unit for unit in matured if unit.is_canary]):
-        if unit.outcome.quality is not None:
-            break
-        silent.append(unit)
-    if len(silent) < plan.missing_sessions:
-        reason = f"{len(silent)} canary sessions in a row without a score"
+    silent = matured.silent
+    if silent < plan.missing_sessions:
+        reason = f"{silent} canary sessions in a row without a score"
         return Guardrail(
             "scores arrive",
             "measurement",
             "passed",
             "none",
             reason,
-            len(silent),
+            silent,
             plan.missing_sessions,
-            len(silent),
+            silent,
         )
-    since_us = silent[-1].outcome.assigned_at_us + round(plan.maturation_seconds * 1e6)
-    seconds = (now_us - since_us) / 1e6
+    seconds = _overdue_seconds(plan, matured.silent_since_us, now_us)
     words = (
-        f"the last {len(silent)} canary sessions have no score, the first of them for "
+        f"the last {silent} canary sessions have no score, the first of them for "
         f"{duration(seconds)}"
     )
-    return _silence_verdict(plan, seconds, words, len(silent))
+    return _silence_verdict(plan, seconds, words, silent)
 
 
-def _silence_verdict(plan: RolloutPlan, seconds: float, words: str, units: int) -> Guardrail:
-    if seconds >= plan.fallback_seconds:
-        reason = f"could not measure: {words}, limit {duration(plan.fallback_seconds)}"
-        return Guardrail(
-            "scores arrive",
-            "measurement",
-            "error",
-            "roll_back",
-            reason,
-            seconds,
-            plan.fallback_seconds,
-            units,
-        )
-    reason = f"{words}; after {duration(plan.fallback_seconds)} it falls back"
+def _overdue_seconds(plan: RolloutPlan, assigned_at_us: int, now_us: int) -> float:
+    """How long a session that should have matured has lacked what is needed of it."""
+    return (now_us - assigned_at_us) / 1e6 - plan.maturation_seconds
+
+
+def _silence_verdict(
+    plan: RolloutPlan, seconds: float, words: str, units: int, name: str = "scores arrive"
+) -> Guardrail:
+    past = seconds >= plan.fallback_seconds
+    limit = duration(plan.fallback_seconds)
     return Guardrail(
-        "scores arrive",
+        name,
         "measurement",
         "error",
-        "hold",
-        reason,
+        "roll_back" if past else "hold",
+        f"could not measure: {words}, limit {limit}"
+        if past
+        else f"{words}; after {limit} it falls back",
         seconds,
         plan.fallback_seconds,
         units,
     )
 
 
-def _telemetry(plan: RolloutPlan, matured: Sequence[Unit]) -> Guardrail:
-    latest = [unit for unit in matured if unit.is_canary][-_TELEMETRY_SESSIONS:]
-    seen = sum(unit.outcome.turns > 0 for unit in latest)
-    share = seen / len(latest) if latest else 1.0
-    low = len(latest) >= plan.missing_sessions and share < plan.min_telemetry_share
+def _telemetry(plan: RolloutPlan, matured: Matured, now_us: int) -> Guardrail:
+    share, count = matured.telemetry_share, len(matured.telemetry)
+    words = (
+        f"telemetry came for {sum(matured.telemetry)} of the last {count} canary sessions, "
+        f"at least {percent(plan.min_telemetry_share)} is needed"
+    )
+    if matured.is_dark:
+        seconds = _overdue_seconds(plan, matured.dark_since_us, now_us)
+        return _silence_verdict(
+            plan, seconds, f"{words}, for {duration(seconds)}", count, "telemetry share"
+        )
     return Guardrail(
         "telemetry share",
         "measurement",
-        "error" if low else "passed",
-        "hold" if low else "none",
-        f"telemetry came for {seen} of the last {len(latest)} canary sessions, "
-        f"at least {percent(plan.min_telemetry_share)} is needed",
+        "passed",
+        "none",
+        words,
         share,
         plan.min_telemetry_share,
-        len(latest),
+        count,
     )
 
 
-def _missing_scores(matured: Sequence[Unit]) -> Guardrail:
+def _missing_scores(matured: Matured) -> Guardrail:
     """Sessions that lack a score more often in one arm bias the difference of the rest."""
-    test = DifferenceTest(TestSettings(alpha=MISSING_ALPHA / 2))
-    for unit in matured:
-        test.add(float(unit.outcome.quality is None), unit.is_canary, unit.probability)
+    test = matured.missing
     uneven = test.running_low > 0 or test.running_high < 0
     estimate = test.estimate or 0.0
     return Guardrail(
@@ -249,12 +333,16 @@ def _missing_scores(matured: Sequence[Unit]) -> Guardrail:
     )
 
 
-def _sample_ratio(units: Sequence[Unit]) -> Guardrail:
-    test = SampleRatioTest(alpha=RATIO_ALPHA)
-    for unit in units:
-        test.add(unit.is_canary, unit.probability)
+def _sample_ratio(split: Split) -> Guardrail:
+    """Over all sessions; where that is even, over those of the gateway that is most uneven."""
+    where, test = "", split.whole
+    if not test.is_mismatched:
+        where, test = max(
+            (("", test), *((f" at {name}", one) for name, one in split.by_gateway.items())),
+            key=lambda pair: (pair[1].is_mismatched, not pair[0]),
+        )
     counts = (
-        f"{test.canary_units} canary and {test.control_units} control sessions, "
+        f"{test.canary_units} canary and {test.control_units} control sessions{where}, "
         f"{test.expected_canary_units:.0f} canary expected"
     )
     return Guardrail(
@@ -267,7 +355,7 @@ def _sample_ratio(units: Sequence[Unit]) -> Guardrail:
         else counts,
         test.p_value,
         RATIO_ALPHA,
-        len(units),
+        test.canary_units + test.control_units,
     )
 
 

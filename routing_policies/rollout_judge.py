@@ -10,20 +10,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from loop.domain.sequential_tests import DifferenceTest, TestSettings
-from routing_policies.number_words import duration, points
+from routing_policies.number_words import duration
+from routing_policies.rollout_evidence import Matured, RolloutEvidence, path_point
 from routing_policies.rollout_guardrails import (
+    cap_guardrails,
+    decision_guardrails,
     hard_guardrails,
     judge_guardrails,
     measurement_guardrails,
     unreadable_guardrail,
 )
+from routing_policies.rollout_metrics import QUALITY, guardrail_of
 from routing_policies.rollout_records import (
     CANARY,
     CONTROL,
     STABLE,
+    DecisionLog,
     Gateways,
-    Guardrail,
     JudgeReading,
     PathPoint,
     RolloutPlan,
@@ -31,8 +34,6 @@ from routing_policies.rollout_records import (
     Step,
 )
 from routing_policies.rollout_units import Unit, Units, summarise_arm
-
-PATH_POINTS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +60,28 @@ def judge_rollout(
     stage: int,
     now_us: int,
     reading: JudgeReading | None = None,
+    log: DecisionLog | None = None,
+    evidence: RolloutEvidence | None = None,
 ) -> RolloutReport:
     """What the sessions say. Sessions younger than the maturation delay wait. ``reading`` is what
-    a judge says of the arms, where quality is to be measured by one."""
+    a judge says of the arms, where quality is to be measured by one. ``log``: whether the decisions
+    arrive. ``evidence`` of earlier looks under the same plan saves work and changes nothing."""
+    evidence = evidence or RolloutEvidence(plan)
     mature_before_us = now_us - round(plan.maturation_seconds * 1e6)
-    matured = [unit for unit in units.of_arms if unit.outcome.assigned_at_us <= mature_before_us]
-    scored = [unit for unit in matured if unit.outcome.quality is not None]
-    test, path = _test_quality(plan, scored)
+    grown = [unit for unit in units.of_arms if unit.outcome.assigned_at_us <= mature_before_us]
+    matured, split = evidence.matured(grown), evidence.split(units.of_arms)
+    test = matured.tests[QUALITY]
     bounds = test.bounds()
-    quality = _quality_guardrail(plan, test)
+    statistical = [
+        guardrail_of(plan, metric, matured.tests[metric.name]) for metric in matured.metrics
+    ]
     return RolloutReport(
         at_us=now_us,
         units=test.units,
-        stage_units=sum(unit.stage == stage for unit in scored),
+        stage_units=matured.stage_scored.get(stage, 0),
         canary_units=test.canary_units,
-        waiting_units=len(units.of_arms) - len(matured),
-        unscored_units=len(matured) - len(scored),
+        waiting_units=len(units.of_arms) - matured.units,
+        unscored_units=matured.units - matured.scored,
         estimate=test.estimate,
         low=bounds.low if bounds else None,
         high=bounds.high if bounds else None,
@@ -82,16 +89,19 @@ def judge_rollout(
         running_high=test.running_high if math.isfinite(test.running_high) else None,
         e_value=test.e_value,
         is_worse=test.is_worse,
-        is_not_inferior=bounds is not None and bounds.low > -plan.margin and not test.is_worse,
-        quality_words=quality.reason,
+        is_not_inferior=all(one.verdict == "passed" for one in statistical),
+        quality_words=statistical[0].reason,
+        undecided=tuple(one.reason for one in statistical if one.verdict == "inconclusive"),
         arms=tuple(summarise_arm(arm, units.sessions) for arm in (CANARY, STABLE, CONTROL)),
         guardrails=(
             *hard_guardrails(plan, units.of_arms),
-            quality,
+            *statistical,
             *judge_guardrails(plan, reading),
-            *measurement_guardrails(plan, units, matured, now_us),
+            *decision_guardrails(plan, log),
+            *measurement_guardrails(plan, units, matured, split, now_us),
+            *cap_guardrails(plan, units.of_arms, now_us),
         ),
-        path=path,
+        path=_path_of(matured, grown),
     )
 
 
@@ -113,13 +123,16 @@ def next_step(plan: RolloutPlan, report: RolloutReport, facts: StageFacts) -> St
         return Step("promote", report.quality_words)
     age = (report.at_us - facts.started_at_us) / 1e6
     if age >= plan.horizon_seconds:
-        why = blocked.reason if blocked else report.quality_words
+        why = blocked.reason if blocked else "; ".join(report.undecided) or report.quality_words
         limit = duration(plan.horizon_seconds)
         return Step("roll_back", f"inconclusive at the horizon of {limit}: {why}")
     if blocked is not None:
         return blocked
     if last_stage:
-        return Step("wait", report.quality_words)
+        return Step("wait", "; ".join(report.undecided) or report.quality_words)
+    stays = [guardrail.reason for guardrail in report.guardrails if guardrail.action == "stay"]
+    if stays:
+        return Step("wait", f"{'; '.join(stays)}; {report.quality_words}")
     share = plan.canary_weights[facts.stage + 1] / 100
     return Step("advance", f"on to {share:g} % canary: {report.quality_words}")
 
@@ -147,78 +160,19 @@ def _blocked(plan: RolloutPlan, report: RolloutReport, facts: StageFacts) -> Ste
             f"{report.stage_units} of {plan.min_stage_units} scored sessions of this stage; "
             f"{report.quality_words}",
         )
-    left = plan.stage_dwell_seconds - (report.at_us - facts.stage_started_at_us) / 1e6
+    # A stage shorter than the delay would end before its first session counted.
+    dwell = max(plan.stage_dwell_seconds, plan.maturation_seconds)
+    left = dwell - (report.at_us - facts.stage_started_at_us) / 1e6
     if left > 0:
         return Step("wait", f"this stage lasts {duration(left)} more; {report.quality_words}")
     return None
 
 
-def _test_quality(
-    plan: RolloutPlan, scored: Sequence[Unit]
-) -> tuple[DifferenceTest, tuple[PathPoint, ...]]:
-    # Half of alpha for the confidence sequence's upper side, half for the betting test.
-    settings = TestSettings(
-        alpha=plan.alpha / 2,
-        tolerance=plan.tolerance,
-        min_units=plan.min_units,
-        min_canary_units=plan.min_canary_units,
-    )
-    test = DifferenceTest(settings)
-    stride = max(1, math.ceil(len(scored) / PATH_POINTS))
-    path = []
-    for unit in scored:
-        quality = unit.outcome.quality
-        if quality is None:
-            continue
-        test.add(quality, unit.is_canary, unit.probability)
-        if test.units % stride == 0 or test.units == len(scored):
-            bounds = test.bounds()
-            if bounds is not None:
-                at_us = unit.outcome.assigned_at_us
-                path.append(PathPoint(test.units, at_us, bounds.estimate, bounds.low, bounds.high))
-    return test, tuple(path)
-
-
-def _quality_guardrail(plan: RolloutPlan, test: DifferenceTest) -> Guardrail:
-    bounds = test.bounds()
-    if bounds is None:
-        reason = (
-            f"undecided: {test.units} of {plan.min_units} scored sessions, "
-            f"{test.canary_units} of {plan.min_canary_units} in the canary"
-        )
-        return Guardrail(
-            "quality", "statistical", "inconclusive", "none", reason, None, None, test.units
-        )
-    numbers = (
-        f"difference {points(bounds.estimate)} points, {(1 - plan.alpha) * 100:g} % CS "
-        f"{points(bounds.low)}…{points(bounds.high)}, margin {points(-plan.margin)}; "
-        f"n={test.units:,}"
-    )
-    if test.is_worse:
-        accepted = points(-plan.tolerance) if plan.tolerance else "0"
-        reason = (
-            f"worse: {numbers}; below {accepted} since session {test.worse_at_unit:,} "
-            f"by the {test.worse_by}"
-        )
-        return Guardrail(
-            "quality",
-            "statistical",
-            "failed",
-            "roll_back",
-            reason,
-            bounds.high,
-            -plan.tolerance,
-            test.units,
-        )
-    sound = bounds.low > -plan.margin
-    reason = f"{'not worse than the margin' if sound else 'undecided'}: {numbers}"
-    return Guardrail(
-        "quality",
-        "statistical",
-        "passed" if sound else "inconclusive",
-        "none",
-        reason,
-        bounds.low,
-        -plan.margin,
-        test.units,
-    )
+def _path_of(matured: Matured, units: Sequence[Unit]) -> tuple[PathPoint, ...]:
+    """The path, ending at the last scored session."""
+    path, test = matured.path, matured.tests[QUALITY]
+    if path and path[-1].units == test.units:
+        return tuple(path)
+    newest = next((unit for unit in reversed(units) if unit.outcome.quality is not None), None)
+    last = path_point(test, newest.outcome.assigned_at_us) if newest else None
+    return (*path, last) if last else tuple(path)

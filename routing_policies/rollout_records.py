@@ -14,8 +14,9 @@ from loop.domain.scores import QualityMeasure
 
 CANARY, STABLE, CONTROL = "canary", "stable", "control"
 
-Action = Literal["none", "hold", "roll_back"]
-GuardrailKind = Literal["hard", "statistical", "measurement"]
+# "stay": the rollout goes on, but not to a next stage.
+Action = Literal["none", "stay", "hold", "roll_back"]
+GuardrailKind = Literal["hard", "statistical", "measurement", "cap"]
 StepKind = Literal["wait", "hold", "advance", "promote", "roll_back"]
 RolloutState = Literal["starting", "canary", "paused", "promoted", "rolled_back", "withdrawn"]
 
@@ -25,11 +26,13 @@ class HardLimits:
     """Absolute limits on the canary arm, looked at in windows of ``window_sessions`` sessions.
 
     Rates are per turn. Two consecutive windows over a limit roll back at once, without waiting
-    for sessions to mature. ``None`` sets no limit.
+    for sessions to mature. ``max_gateway_failure_rate`` is of the answers that the gateways' own
+    log names, so it needs no telemetry. ``None`` sets no limit.
     """
 
     max_error_rate: float | None = 0.2
     max_refusal_rate: float | None = 0.2
+    max_gateway_failure_rate: float | None = 0.2
     max_cost_per_session_microusd: int | None = None
     window_sessions: int = 20
 
@@ -39,13 +42,67 @@ class HardLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class CostReference:
+    """What a session of the channel cost before the rollout, in micro-dollars: its mean, and the
+    cap above which a session's cost counts as the cap (a high quantile). Both are fixed before the
+    first session, so what is tested does not depend on what is seen."""
+
+    mean_microusd: float
+    cap_microusd: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mean_microusd <= self.cap_microusd < math.inf:
+            raise BadInput("A cost reference needs a mean above 0 and a cap that is not below it.")
+
+
+@dataclass(frozen=True, slots=True)
+class OtherMargins:
+    """What else must not get worse, each as the loss that a promotion must rule out; a loss that is
+    shown to be above half of it rolls back. ``None``: not watched.
+
+    ``tool_use`` in points of that score (0 to 1), ``failed_turns`` in the share of a session's
+    turns that failed or were refused, ``duration`` in how much longer a session's turns take
+    (.5: half as long again), ``cost`` in how much more a session costs than ``reference.mean``;
+    without a ``cost_reference`` the cost is not watched.
+    """
+
+    tool_use: float | None = 0.05
+    failed_turns: float | None = 0.05
+    duration: float | None = 0.5
+    cost: float | None = 0.25
+    cost_reference: CostReference | None = None
+
+    def __post_init__(self) -> None:
+        margins = (self.tool_use, self.failed_turns, self.duration, self.cost)
+        if any(margin is not None and not 0 < margin < math.inf for margin in margins):
+            raise BadInput("A margin is a loss above 0, or none.", why=f"They are {margins}.")
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureCaps:
+    """How far a canary may reach before it is promoted. Beyond a cap of sessions or developers the
+    ramp stops; a canary that spends more in an hour is rolled back. ``None``: no cap."""
+
+    max_canary_sessions: int | None = None
+    max_canary_developers: int | None = None
+    max_canary_usd_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        caps = (self.max_canary_sessions, self.max_canary_developers, self.max_canary_usd_per_hour)
+        if any(cap is not None and not 0 < cap < math.inf for cap in caps):
+            raise BadInput("A cap is above 0, or none.", why=f"They are {caps}.")
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutPlan:
     """How a policy is exposed and when that ends. Qualities are in [0, 1], so .02 is 2 points.
 
     ``canary_weights`` in 1/10,000, rising; control always gets the same weight, so no weight is
-    above 5,000. ``alpha`` is the whole chance of ever rolling back, on quality, a policy that is
-    not worse; the confidence sequence covers both sides with 1 - ``alpha``. ``tolerance`` is the
-    loss that never rolls back, ``margin`` the loss that a promotion must rule out.
+    above 5,000. ``alpha`` is the whole chance of ever rolling back, on any statistical guardrail, a
+    policy that is not worse (``rollout_metrics`` has each one's share of it); the confidence
+    sequences that are shown, and that a promotion needs, cover both sides with 1 - ``alpha`` each.
+    Of quality, ``tolerance`` is the loss that never rolls back, ``margin`` the loss that a
+    promotion must rule out.
     """
 
     canary_weights: tuple[int, ...] = (100, 500, 1000, 2500, 5000)
@@ -63,7 +120,10 @@ class RolloutPlan:
     min_telemetry_share: float = 0.8  # of the last 100 matured canary sessions
     live_seconds: float = 60.0  # a gateway that asked within this time must acknowledge
     quarantine_hours: float = 24.0  # doubles with each rollback of the same document
+    max_rollbacks_per_week: int = 3  # in the channel; then only a person's override starts another
     hard: HardLimits = HardLimits()
+    others: OtherMargins = OtherMargins()
+    caps: ExposureCaps = ExposureCaps()
 
     def __post_init__(self) -> None:
         weights = self.canary_weights
@@ -79,8 +139,11 @@ class RolloutPlan:
                 "A rollout needs 0 < alpha < 1, a margin above 0 and a tolerance up to the margin.",
                 why=f"alpha={self.alpha}, margin={self.margin}, tolerance={self.tolerance}",
             )
-        if min(self.min_stage_units, self.missing_sessions) < 1:
-            raise BadInput("min_stage_units and missing_sessions are at least 1.")
+        counts = (self.min_stage_units, self.missing_sessions, self.max_rollbacks_per_week)
+        if min(counts) < 1:
+            raise BadInput(
+                "min_stage_units, missing_sessions and max_rollbacks_per_week are at least 1."
+            )
         for name in ("stage_dwell", "maturation", "horizon", "fallback", "live"):
             value = getattr(self, f"{name}_seconds")
             if not (math.isfinite(value) and value >= 0):
@@ -98,6 +161,11 @@ class RolloutPlan:
                 int(weight) for weight in values.get("canary_weights", cls().canary_weights)
             )
             values["hard"] = HardLimits(**values.get("hard", {}))
+            others = dict(values.get("others", {}))
+            reference = others.get("cost_reference")
+            others["cost_reference"] = CostReference(**reference) if reference else None
+            values["others"] = OtherMargins(**others)
+            values["caps"] = ExposureCaps(**values.get("caps", {}))
             return cls(**values)
         except (TypeError, ValueError) as error:
             if isinstance(error, BadInput):
@@ -111,7 +179,10 @@ class SessionOutcome:
 
     ``arm``, ``serial`` and ``assigned_at_us`` are those of its first decision within this
     rollout. ``turns`` 0: decided, but no telemetry came. ``errors`` and ``refusals`` count turns;
-    ``cost_microusd`` is ``None`` while a turn is unpriced.
+    ``cost_microusd`` is ``None`` while a turn is unpriced. ``duration_ms`` is the mean of its turns
+    (``None``: not known), ``tool_use`` that score. ``gateway_answers`` and ``gateway_failures``
+    count its requests in the gateways' log by the status that they were answered with; ``gateway``
+    is the kind of gateway that decided first.
     """
 
     session_id: str
@@ -124,6 +195,31 @@ class SessionOutcome:
     turns: int = 0
     errors: int = 0
     refusals: int = 0
+    duration_ms: float | None = None
+    tool_use: float | None = None
+    gateway_answers: int = 0
+    gateway_failures: int = 0
+    gateway: str = ""
+    developer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivedDecisions:
+    """What has arrived of the gateways' log in a rollout: decisions by instance, and the time of
+    the newest one (0: none)."""
+
+    by_instance: Mapping[str, int]
+    newest_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionLog:
+    """What gateways say they have decided, some time ago, against what has arrived of just these.
+    ``silent_seconds``: since the newest decision that arrived, or the start."""
+
+    said: int
+    arrived: int
+    silent_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +280,8 @@ class RolloutReport:
 
     ``low`` and ``high`` bound the mean difference of canary minus control with 1 - alpha at all
     looks together; ``None`` before there are enough units. ``quality_words`` is the verdict on
-    quality in a sentence.
+    quality in a sentence. ``is_not_inferior``: every statistical guardrail has passed;
+    ``undecided`` says in words which have neither passed nor failed.
     """
 
     at_us: int
@@ -205,6 +302,7 @@ class RolloutReport:
     arms: tuple[ArmSummary, ...]
     guardrails: tuple[Guardrail, ...]
     path: tuple[PathPoint, ...]
+    undecided: tuple[str, ...] = ()
 
     def to_document(self) -> dict[str, Any]:
         return asdict(self)
@@ -218,6 +316,7 @@ class RolloutReport:
                 "arms": tuple(ArmSummary(**arm) for arm in document["arms"]),
                 "guardrails": tuple(Guardrail(**one) for one in document["guardrails"]),
                 "path": tuple(PathPoint(**point) for point in document["path"]),
+                "undecided": tuple(document.get("undecided", ())),
             }
             return cls(**values)
         except (KeyError, TypeError) as error:

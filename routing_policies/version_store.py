@@ -23,6 +23,7 @@ from routing_policies import acknowledgements as acks
 from routing_policies import publications as published
 from routing_policies import transitions as moves_table
 from routing_policies.acknowledgements import Acknowledgement, AckStatus
+from routing_policies.heartbeats import Heartbeat, load_heartbeats, write_heartbeat
 from routing_policies.publications import PublicationRecord
 from routing_policies.transitions import Move, PolicyVersion
 
@@ -329,16 +330,34 @@ class VersionStore:
                 gateway=gateway,
             )
 
-    def record_seen(self, instance: str, *, channel: str = "prod", gateway: str = "") -> None:
-        """Records that a gateway instance polls now."""
+    def record_seen(
+        self,
+        instance: str,
+        *,
+        channel: str = "prod",
+        gateway: str = "",
+        rollout_id: str = "",
+        decided: int = 0,
+    ) -> None:
+        """Records that a gateway instance polls now, having ``decided`` so often in a rollout."""
+        at_us = self.now_us()
         with self._writing() as connection:
             acks.write_seen(
-                connection,
-                instance=instance,
-                channel=channel,
-                gateway=gateway,
-                at_us=self.now_us(),
+                connection, instance=instance, channel=channel, gateway=gateway, at_us=at_us
             )
+            if rollout_id:
+                write_heartbeat(
+                    connection,
+                    instance=instance,
+                    rollout_id=rollout_id,
+                    decided=decided,
+                    at_us=at_us,
+                )
+
+    def heartbeats(self, rollout_id: str) -> list[Heartbeat]:
+        """What gateways say of how often they have decided in a rollout."""
+        with self._reading() as connection:
+            return load_heartbeats(connection, rollout_id)
 
     def acknowledgements(self, channel: str = "prod") -> list[Acknowledgement]:
         """Every known gateway instance of the channel with the serial that it has applied."""

@@ -138,7 +138,17 @@ class Actions:
         return self._moved(version)
 
     def _publish(self, version: int, document: dict[str, Any]) -> dict[str, Any]:
-        rollout_stage.start_rollout(self._parts, version, person(document), reason(document))
+        changes = document.get("plan")
+        if changes is not None and not isinstance(changes, dict):
+            raise BadInput("plan must be an object: the fields of the plan that differ.")
+        rollout_stage.start_rollout(
+            self._parts,
+            version,
+            person(document),
+            reason(document),
+            changes=changes,
+            override_quarantine=flag(document, "override_quarantine"),
+        )
         return self._moved(version)
 
     def _roll_back_version(self, version: int, document: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Edge:
         """Raises :class:`BadInput` for settings that make no proxy."""
         folder = settings.data_dir / "edge"
         self._kept, self._kept_path = KeptRoutes(), folder / "kept-routes.json"
+        self._reporter = DecisionReporter(service_url, token=settings.api_token)
         self._client = PolicyClient(
             service_url,
             trusted,
@@ -41,8 +42,8 @@ class Edge:
             token=settings.api_token,
             state_path=folder / "last-known-good.json",
             kept_routes=self._kept,
+            decided=self._reporter.decided,
         )
-        self._reporter = DecisionReporter(service_url, token=settings.api_token)
         self._proxy = edge_app(
             self._client,
             settings.anthropic_base_url,

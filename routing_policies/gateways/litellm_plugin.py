@@ -124,6 +124,7 @@ class TurnwiseCallback(CustomLogger):  # type: ignore[misc]  # not installed whe
             gateway="litellm",
             token=token,
             state_path=Path(state) if state else None,
+            decided=self._reporter.decided,
         )
         self._reporter.start()
         self._client.start()

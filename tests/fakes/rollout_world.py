@@ -11,7 +11,7 @@ from sqlalchemy import Engine, event
 
 from loop.control.store import connect, metadata
 from loop.domain.lifecycle import Actor, ActorKind, State
-from loop.domain.policies import RoutingPolicy, Rule, choose_arm
+from loop.domain.policies import Arm, Publication, RoutingPolicy, Rule, choose_arm
 from routing_policies.rollout import RolloutController
 from routing_policies.rollout_records import (
     HardLimits,
@@ -19,6 +19,7 @@ from routing_policies.rollout_records import (
     RolloutStatus,
     SessionOutcome,
 )
+from routing_policies.rollout_units import Exposure
 from routing_policies.version_store import VersionStore
 
 ANN = Actor(ActorKind.PERSON, "ann")
@@ -51,6 +52,18 @@ def policy_named(name: str) -> RoutingPolicy:
     return RoutingPolicy(name, (Rule("all", (), "claude-haiku-4-5"),))
 
 
+def exposures_at(weight: int) -> dict[int, Exposure]:
+    """Serial 7 of ``rollout-2``, with a canary and a control of this weight."""
+    policy = policy_named("any")
+    arms = (
+        Arm("canary", weight, 2, policy),
+        Arm("stable", 10_000 - 2 * weight, 1, policy),
+        Arm("control", weight, 1, policy),
+    )
+    publication = Publication(7, "prod", arms, "salt", 0, 10**15, "rollout-2")
+    return {7: Exposure(publication, 0)}
+
+
 class RolloutWorld:
     """Time stands still but for :meth:`wait` and :meth:`serve`. ``canary`` changes an outcome of
     the canary arm, ``every`` one of any arm."""
@@ -60,6 +73,7 @@ class RolloutWorld:
         self.attach(engine)
         self.random = random.Random(seed)
         self.order = random.Random(seed)
+        self.others = random.Random(seed)
         self.outcomes: list[SessionOutcome] = []
         self.served = 0
         self.gateways = ["gateway-1", "gateway-2"]
@@ -111,6 +125,11 @@ class RolloutWorld:
                 quality=min(1.0, max(0.0, self.random.gauss(0.6, 0.15))),
                 cost_microusd=400_000,
                 turns=10,
+                tool_use=min(1.0, self.others.gauss(0.9, 0.05)),
+                duration_ms=self.others.lognormvariate(8.5, 0.3),
+                gateway_answers=10,
+                gateway="edge",
+                developer=f"developer-{self.served % 25}",
             )
             outcome = self.every(outcome)
             self.outcomes.append(self.canary(outcome) if arm.name == "canary" else outcome)

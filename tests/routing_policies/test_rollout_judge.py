@@ -57,6 +57,8 @@ def sessions(count: int, difference: float = 0.0, **changes: Any) -> list[Sessio
             "quality": min(1.0, max(0.0, quality)),
             "cost_microusd": 1000,
             "turns": 5,
+            "tool_use": 0.9,
+            "duration_ms": 4000.0,
             **(changes if arm.name == "canary" else {}),
         }
         found.append(SessionOutcome(session_id, arm.name, 7, "rollout-2", number, **values))
@@ -116,7 +118,12 @@ def guardrail(report: RolloutReport, name: str) -> Guardrail:
 def test_a_limit_of_zero_allows_nothing_and_none_allows_all() -> None:
     plan = RolloutPlan(
         canary_weights=(5000,),
-        hard=HardLimits(max_error_rate=0.0, max_refusal_rate=None, window_sessions=10),
+        hard=HardLimits(
+            max_error_rate=0.0,
+            max_refusal_rate=None,
+            max_gateway_failure_rate=None,
+            window_sessions=10,
+        ),
     )
     report = judged(sessions(100, errors=1, refusals=5), plan)
     assert guardrail(report, "error rate").action == "roll_back"

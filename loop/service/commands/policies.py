@@ -108,10 +108,7 @@ def propose_policy(client: ApiClient, file: Path, actor: str, as_json: bool) -> 
 
     JSON: the version, as `policy show`.
     """
-    try:
-        document = json.loads(file.read_text())
-    except ValueError as error:
-        raise BadInput(f"{file} holds no JSON.", why=str(error)) from error
+    document = _read_object(file)
     answer = client.post("/v1/policies", {"policy": document, "actor": actor})
     if as_json:
         return print_json(answer)
@@ -157,10 +154,40 @@ for _verb, _doc in {
     "submit": "Hand a version that the gate did not fail to review.",
     "approve": "Approve a version under review. Not for its proposer.",
     "reject": "Reject a version under review.",
-    "publish": "Start the rollout of an approved version: its first canary stage.",
     "rollback": "Take a version out of service now: the stable one serves all again.",
 }.items():
     policy.add_command(_move(_verb, _doc))
+
+
+@policy.command("publish")
+@click.argument("version", type=int)
+@click.option(
+    "--plan",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A JSON file with the plan's fields that differ from the settings (docs/rollouts.md).",
+)
+@click.option(
+    "--override-quarantine",
+    is_flag=True,
+    help="Start it although its document is in quarantine or the channel is frozen.",
+)
+@reason_option
+@actor_option
+@reads
+def publish_policy(
+    client: ApiClient, version: int, plan: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Start the rollout of an approved version: its first canary stage.
+
+    JSON: the version, as `policy show`.
+    """
+    if plan is not None:
+        options["plan"] = _read_object(plan)
+    answer = client.post(f"/v1/policies/{version}/publish", options)
+    if as_json:
+        return print_json(answer)
+    print_lines(f"Version {version} is now {answer['state'].replace('_', ' ')}.")
+    return None
 
 
 @policy.command("explore")
@@ -191,6 +218,13 @@ def explore(
     print_rows(rows, columns, "")
     talk.print(f"Published as serial {answer['serial']}.")
     return None
+
+
+def _read_object(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise BadInput(f"{file} holds no JSON.", why=str(error)) from error
 
 
 def _share(arm: str) -> tuple[str, float]:

@@ -65,13 +65,18 @@ def watch_rollout(client: ApiClient, rollout_id: str | None, every: float, as_js
     while True:
         answer = client.get(f"/v1/rollouts/{rollout_id or 'latest'}")
         rollout_id = answer["rollout_id"]
-        line = json.dumps(answer) if as_json else f"{answer['state']}  {answer['sentence']}"
+        line = json.dumps(answer) if as_json else _watch_line(answer)
         if line != shown:
             print_lines(line)
             shown = line
         if answer["finished"]:
             return
         time.sleep(every)
+
+
+def _watch_line(answer: dict[str, Any]) -> str:
+    lines = [f"{answer['state']}  {answer['sentence']}", *_gateway_lines(answer["gateways"])]
+    return "\n  ".join(lines)
 
 
 def _steer(verb: str, doc: str) -> click.Command:
@@ -98,8 +103,35 @@ for _verb, _doc in {
     rollout.add_command(_steer(_verb, _doc))
 
 
+_GUARDRAIL_COLUMNS = (
+    Column("name", "guardrail"),
+    Column("kind", "kind"),
+    Column("verdict", "verdict"),
+    Column("action", "does"),
+    Column("reason", "because"),
+)
+
+
 def _print_rollout(answer: dict[str, Any]) -> None:
     print_lines(
         f"rollout {answer['rollout_id']}  version {answer['version']}  {answer['state']}",
         answer["sentence"],
+        *_gateway_lines(answer["gateways"]),
     )
+    if answer["report"]:
+        print_lines("")
+        print_rows(answer["report"]["guardrails"], _GUARDRAIL_COLUMNS, "")
+
+
+def _gateway_lines(gateways: dict[str, Any]) -> list[str]:
+    """Who has not applied what must be in force, by name."""
+    words = {
+        "behind": "has not applied it yet",
+        "rejected": "rejects it",
+        "stale": "has gone silent, and may serve an earlier serial until that expires",
+    }
+    return [
+        f"serial {gateways['serial']}: {instance} {words[kind]}"
+        for kind in words
+        for instance in gateways[kind]
+    ]
