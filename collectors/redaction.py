@@ -67,6 +67,22 @@ def may_hold_secrets(body: bytes) -> bool:
     return BODY_SCAN.any_in(body)
 
 
+def doubtful_lines(body: bytes) -> list[tuple[int, int]]:
+    """Begin and end of each line of a body that must be looked into: those of which
+    :func:`may_hold_secrets` says so, found by one pass over all."""
+    lines: list[tuple[int, int]] = []
+    passed = 0
+    for end in sorted(BODY_SCAN.ends(body)):
+        if end <= passed:
+            continue
+        first = body.rfind(b"\n", passed, end - 1) + 1 or passed
+        last = body.find(b"\n", end - 1)
+        passed = last = len(body) if last < 0 else last
+        if may_hold_secrets(body[first:last]):  # what matched may have begun on an earlier line
+            lines.append((first, last))
+    return lines
+
+
 def redact(text: str) -> str:
     """The text with each secret replaced; without one it is returned as it is."""
     if len(text) < MIN_SECRET_CHARS:
@@ -93,11 +109,12 @@ def redact_named(name: str, text: str) -> str:
     return redact(text)
 
 
-def redact_split(texts: Sequence[str]) -> list[str]:
+def redact_split(texts: Sequence[str], *, are_redacted: bool = False) -> list[str]:
     """Texts that follow each other, such as chunks of a stream, with the secrets cut in two by a
     boundary replaced: the mark stands where the secret began, its rest is taken away.
 
-    Only secrets of a shape of their own are looked for. Each text is redacted by itself too.
+    Only secrets of a shape of their own are looked for. Each text is redacted by itself too, unless
+    ``are_redacted`` says that this was done.
     """
     parts = [text.encode(errors="surrogatepass") for text in texts]
     ends = list(accumulate(len(part) for part in parts))
@@ -107,6 +124,8 @@ def redact_split(texts: Sequence[str]) -> list[str]:
         for span in find_secrets(b"".join(parts))
         if span.is_shaped and bisect_right(ends, span.start) != bisect_left(ends, span.end)
     ]
+    if are_redacted and not crossing:
+        return list(texts)
     for span in reversed(crossing):
         first = bisect_right(ends, span.start)
         last = bisect_left(ends, span.end)
@@ -120,24 +139,28 @@ def redact_split(texts: Sequence[str]) -> list[str]:
 
 def find_secrets(data: bytes) -> list[Span]:
     """Every secret of a text, in order, none overlapping another."""
-    found = _find_plain(data)
-    seen_through: list[tuple[bytes, list[int]]] = []
-    decoded, offsets = data, None
-    for _ in range(_MAX_ESCAPES):
-        if b"\\" not in decoded or (b"\\u" not in decoded and b"\\/" not in decoded):
+    layers = [data]
+    while len(layers) <= _MAX_ESCAPES and _has_escapes(layers[-1]):
+        unescaped = _ESCAPE.sub(_character, layers[-1])
+        if unescaped == layers[-1]:
             break
-        unescaped, inner = _unescape(decoded)
-        if unescaped == decoded:
-            break
-        offsets = inner if offsets is None else [offsets[offset] for offset in inner]
-        decoded = unescaped
-        seen_through.append((decoded, offsets))
-    for decoded, offsets in seen_through:
-        found += [
-            Span(offsets[span.start], offsets[span.end], span.kind, span.is_shaped)
-            for span in _find_plain(decoded)
-        ]
+        layers.append(unescaped)
+    found: list[Span] = []
+    for depth, layer in enumerate(layers):
+        # Whatever begins a secret is among what bodies are scanned for, faster.
+        spans = _find_plain(layer) if may_hold_secrets(layer) else []
+        if depth and spans:
+            offsets = _offsets(layers[:depth])
+            spans = [
+                Span(offsets[span.start], offsets[span.end], span.kind, span.is_shaped)
+                for span in spans
+            ]
+        found += spans
     return _merge(found)
+
+
+def _has_escapes(data: bytes) -> bool:
+    return b"\\" in data and (b"\\u" in data or b"\\/" in data)
 
 
 def _find_plain(data: bytes) -> list[Span]:
@@ -194,24 +217,31 @@ def _padded(encoded: bytes) -> bytes:
     return rest + b"=" * (4 - len(rest)) if len(rest) > 1 else b""
 
 
-def _unescape(data: bytes) -> tuple[bytes, list[int]]:
-    """The text with one layer of escapes undone, and for each of its bytes (and its end) the
-    offset where it stood."""
-    parts: list[bytes] = []
-    offsets: list[int] = []
-    position = 0
-    for match in _ESCAPE.finditer(data):
-        code = int(match["code"], 16) if match["code"] else 0x2F
-        if code < 0x20:
-            continue  # it stays what it is: a boundary
-        # Only ASCII can be of a secret; any other character ends one.
-        parts += [data[position : match.start()], bytes([code]) if code < 0x7F else b"\x7f"]
-        offsets += range(position, match.start())
-        offsets.append(match.start())
-        position = match.end()
-    parts.append(data[position:])
-    offsets += range(position, len(data) + 1)
-    return b"".join(parts), offsets
+def _character(escape: re.Match[bytes]) -> bytes:
+    """What an escape stands for."""
+    code = int(escape["code"], 16) if escape["code"] else 0x2F
+    if code < 0x20:
+        return escape[0]  # it stays what it is: a boundary
+    # Only ASCII can be of a secret; any other character ends one.
+    return bytes([code]) if code < 0x7F else b"\x7f"
+
+
+def _offsets(layers: Sequence[bytes]) -> list[int]:
+    """For each byte of what the last layer reads without its escapes, and for its end, the offset
+    in the first layer where it stood."""
+    offsets: list[int] | None = None
+    for layer in layers:
+        inner: list[int] = []
+        position = 0
+        for escape in _ESCAPE.finditer(layer):
+            if _character(escape) == escape[0]:
+                continue
+            inner += range(position, escape.start() + 1)
+            position = escape.end()
+        inner += range(position, len(layer) + 1)
+        offsets = inner if offsets is None else [offsets[offset] for offset in inner]
+    assert offsets is not None
+    return offsets
 
 
 def _merge(spans: Iterable[Span]) -> list[Span]:

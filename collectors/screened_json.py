@@ -105,8 +105,11 @@ class _Records:
         return _walk(record, treatment, "", False, 3)
 
 
-def screen_document(document: Any, treatment: Treatment) -> Any:
-    """Any JSON value, with each of its texts treated by the key that it stands under."""
+def screen_document(document: Any, treatment: Treatment, *, is_doubtful: bool = False) -> Any:
+    """Any JSON value, with each of its texts treated by the key that it stands under.
+    ``is_doubtful``: a look at all of it at once has said already that there may be a secret."""
+    if is_doubtful and isinstance(document, dict):
+        return _walk_object(document, treatment, "", False, 0)
     return _walk(document, treatment, "", False, 0)
 
 
@@ -217,13 +220,13 @@ def _split_items(items: list[Any]) -> list[Any]:
     if len(items) < 2:
         return items
     if all(isinstance(item, str) for item in items):
-        return list(redact_split(items))
+        return redact_split(items, are_redacted=True)
     for path in _SPLIT_PATHS:
         holders = [holder for item in items if (holder := _holder(item, path)) is not None]
         if len(holders) < 2:
             continue
         texts = [holder[path[-1]] for holder in holders]
-        for holder, text in zip(holders, redact_split(texts), strict=True):
+        for holder, text in zip(holders, redact_split(texts, are_redacted=True), strict=True):
             holder[path[-1]] = text
     return items
 

@@ -8,19 +8,19 @@ as the bytes that it is; it is refused where content must not be stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import orjson
 
 from collectors import screened_protobuf
+from collectors.content_modes import Treatment
 from collectors.content_rules import ContentModes
 from collectors.otlp_protobuf import parse
-from collectors.redaction import may_hold_secrets, redact_bytes
+from collectors.redaction import doubtful_lines, may_hold_secrets, redact_bytes
 from collectors.screened_json import screen_document, screen_otlp
 from collectors.segments import ContentType, RecordKind
 from loop.domain.errors import BadInput
 
-_LINES_AT_ONCE = 16
 _KEEP_TEXTS = ContentModes()
 
 
@@ -95,23 +95,35 @@ def _screen_json(
 def _screen_lines(body: bytes, modes: ContentModes, credential: str) -> bytes:
     """Each line of the body is a document of its own (a body may also be a single one)."""
     treatment = modes.treatment(credential, _no_label)
-    lines: list[bytes] = []
-    given = body.split(b"\n")
-    is_clean = False
-    for number, line in enumerate(given):
-        # Most lines are clean, and a look at several costs little more than at one.
-        if number % _LINES_AT_ONCE == 0:
-            is_clean = not may_hold_secrets(b"\n".join(given[number : number + _LINES_AT_ONCE]))
-        is_line_clean = is_clean or not may_hold_secrets(line)
-        if is_line_clean and treatment.mode == "full":
-            lines.append(line)
-            continue
-        document = orjson.loads(line)
-        by = treatment.without_search() if is_line_clean else treatment
-        screened = screen_document(document, by)
-        is_same = screened is document or screened == document
-        lines.append(line if is_same else orjson.dumps(screened))
+    doubtful = doubtful_lines(body)
+    if treatment.mode == "full":
+        return _screen_some(body, doubtful, treatment)
+    clean = treatment.without_search()
+    begins = {begin for begin, _ in doubtful}
+    lines, position = [], 0
+    for line in body.split(b"\n"):
+        lines.append(_screen_line(line, treatment if position in begins else clean))
+        position += len(line) + 1
     return b"\n".join(lines)
+
+
+def _screen_some(body: bytes, lines: Iterable[tuple[int, int]], treatment: Treatment) -> bytes:
+    parts, position = [], 0
+    for begin, end in lines:
+        line = body[begin:end]
+        screened = _screen_line(line, treatment, is_doubtful=True)
+        if screened is not line:
+            parts += [body[position:begin], screened]
+            position = end
+    return b"".join([*parts, body[position:]]) if parts else body
+
+
+def _screen_line(line: bytes, treatment: Treatment, *, is_doubtful: bool = False) -> bytes:
+    """The line itself where nothing is to be taken out of it."""
+    document = orjson.loads(line)
+    screened = screen_document(document, treatment, is_doubtful=is_doubtful)
+    is_same = screened is document or screened == document
+    return line if is_same else orjson.dumps(screened)
 
 
 def _no_label(_name: str) -> str:

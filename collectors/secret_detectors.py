@@ -377,13 +377,15 @@ def base64_literals(prefix: bytes) -> tuple[bytes, ...]:
 class Scan:
     """Expressions that a text is scanned for in one pass. Thread-safe.
 
-    ``starts``: whether :meth:`hits` is asked for, which needs more work than :meth:`any_in`.
+    ``starts``: whether :meth:`hits` is asked for, which needs more work than :meth:`any_in` and
+    :meth:`ends`.
     """
 
     def __init__(self, expressions: Sequence[str], *, starts: bool) -> None:
         self.expressions = tuple(expressions)
-        flag = hyperscan.HS_FLAG_SOM_LEFTMOST if starts else hyperscan.HS_FLAG_SINGLEMATCH
-        self._flags = flag | hyperscan.HS_FLAG_DOTALL
+        self._flags = hyperscan.HS_FLAG_DOTALL
+        if starts:
+            self._flags |= hyperscan.HS_FLAG_SOM_LEFTMOST
         self._lock = threading.Lock()
         self._database: hyperscan.Database | None = None
         self._local = threading.local()
@@ -405,6 +407,17 @@ class Scan:
 
         with suppress(hyperscan.ScanTerminated):
             self._scan(data, note)
+        return found
+
+    def ends(self, data: bytes) -> set[int]:
+        """Where matches end."""
+        found: set[int] = set()
+
+        def note(_number: int, _start: int, end: int, *_: object) -> bool | None:
+            found.add(end)
+            return None
+
+        self._scan(data, note)
         return found
 
     def hits(self, data: bytes) -> set[tuple[int, int]]:

@@ -12,6 +12,7 @@ import itertools
 import math
 import re
 from collections import Counter
+from functools import lru_cache
 
 MIN_TOKEN_CHARS = 12
 MIN_TOKEN_BITS = 3.0  # Shannon entropy per character
@@ -46,6 +47,7 @@ _PLACEHOLDER = re.compile(
 )
 _WORDS = re.compile(r"(?:[A-Za-z]+\d{0,2})(?:[_.:/\-]+[A-Za-z]+\d{0,2})*\Z")
 _HASHED_PASSWORD = re.compile(r"\$(?:2[abxy]|argon2\w*|pbkdf2\S*|[156y])\$")
+_SHORT_NAME = 64
 _SYMBOLS = frozenset("!@#$%^&*?~+")
 _CODE_STARTS = ("/", "./", "../", "~/", "$", "%", "{", "[", "<", "*")
 _BARE_CODE_STARTS = ("@", "#", "-", "!", "&")
@@ -59,7 +61,15 @@ def entropy_bits(text: str) -> float:
 
 def names_a_secret(name: str) -> bool:
     """Whether a value under this name (a key, a variable, a flag) would be a secret."""
+    return _short_names(name) if len(name) <= _SHORT_NAME else _looks_secret(name)
+
+
+def _looks_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None and _NO_SECRET_NAME.search(name) is None
+
+
+_short_names = lru_cache(maxsize=4096)(_looks_secret)
+"""The same few names stand in every document."""
 
 
 def is_secret_value(name: str, value: str, *, is_literal: bool) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,7 +35,7 @@ from collectors.transcript_reading import LineBatch, LineProblem, TranscriptRead
 
 _TAIL_BYTES = 64 * 1024
 BROKEN = "broken_line"
-_IN_FLIGHT = 8  # batches on their way to the disk while the next one is read
+_IN_FLIGHT = 16  # batches and ends of files on their way to the disk while the next one is read
 
 Progress = Callable[[int, int, str], None]
 """Gets the bytes read, the bytes in all (0: not known) and the name of the file being read."""
@@ -109,7 +110,8 @@ def import_transcripts(
     done_bytes = 0
     try:
         for source in sources:
-            with source.open() as stream:
+            with ExitStack() as opened:
+                stream = opened.enter_context(source.open())
                 start = START
                 if positions is not None and source.path is not None:
                     start = positions.find(source.path, stream)
@@ -120,10 +122,12 @@ def import_transcripts(
                     if progress is not None:
                         progress(done_bytes + batch.offset - start.offset, total_bytes, source.name)
                 done_bytes += batch.offset - start.offset
-                writer.finish()
+                if source.path is not None:  # the position of its end is yet to be noted
+                    writer.close_after(opened.pop_all())
             report.files += 1
+        writer.finish()
     finally:
-        writer.save()
+        writer.close()
     return report
 
 
@@ -161,6 +165,7 @@ class _JournalWriter:
         self._credential = credential
         self._positions = positions
         self._waiting: deque[tuple[list[Future[None]], Callable[[], None]]] = deque()
+        self._opened: deque[ExitStack] = deque()
 
     def write(self, source: TranscriptFile, stream: BinaryIO, batch: LineBatch) -> None:
         futures = []
@@ -176,12 +181,20 @@ class _JournalWriter:
         while len(self._waiting) > _IN_FLIGHT:
             self._settle()
 
+    def close_after(self, opened: ExitStack) -> None:
+        """Closes a file once what was read of it is durable and its position has moved."""
+        self._opened.append(opened)
+        self._waiting.append(([], lambda: self._opened.popleft().close()))
+
     def finish(self) -> None:
         """Waits until everything written is durable."""
         while self._waiting:
             self._settle()
 
-    def save(self) -> None:
+    def close(self) -> None:
+        """Closes what is open and saves the positions of what is durable."""
+        while self._opened:
+            self._opened.popleft().close()
         if self._positions is not None:
             self._positions.save()
 

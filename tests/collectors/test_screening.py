@@ -31,7 +31,7 @@ from bench.redaction_corpus import MAKERS, NEEDS
 from collectors.decision_intake import parse_decisions
 from collectors.journal import Journal
 from collectors.otlp_http import otlp_app
-from collectors.redaction import redact, redact_split
+from collectors.redaction import doubtful_lines, may_hold_secrets, redact, redact_split
 from collectors.screening import Screen
 from collectors.transcripts import import_transcripts
 from loop.domain.policies import Decision
@@ -402,3 +402,19 @@ def test_a_screened_request_is_the_same_but_for_the_replaced_texts(
     assert kept.string_value == redact(line) != line
     kept.string_value = line
     assert found == planted
+
+
+@settings(max_examples=150)
+@given(
+    pieces=st.lists(
+        st.sampled_from(
+            ["plain words", "\n", "", "password", ": ", "hunter22", "ghp_", "\\u0067", "Bearer ",
+             "https://a:b", "@host", "\r", "é", '"', *(secret_of(kind)[1] for kind in MAKERS)]
+        ),
+        max_size=12,
+    )
+)  # fmt: skip
+def test_one_pass_over_a_body_finds_the_lines_that_a_look_at_each_finds(pieces: list[str]) -> None:
+    body = "".join(pieces).encode()
+    found = [body[begin:end] for begin, end in doubtful_lines(body)]
+    assert found == [line for line in body.split(b"\n") if may_hold_secrets(line)]
