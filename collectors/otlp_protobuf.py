@@ -8,6 +8,7 @@ than half the time of walking the real types; ``json_format.MessageToDict`` take
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -274,7 +275,8 @@ class _Pairs(dict[bytes, tuple[str, Any]]):
     def __missing__(self, raw: bytes) -> tuple[str, Any]:
         check_pairs(1, len(raw))
         pair = KeyValue.FromString(raw)
-        decoded = pair.key, _any_value(pair.value, 0)
+        # Interned, a key is found in a dict by its identity, here and where it is unpacked.
+        decoded = sys.intern(pair.key), _any_value(pair.value, 0)
         if len(raw) <= self.LONGEST_BYTES and not isinstance(decoded[1], list | dict):
             if len(self) >= self.MOST:
                 self.clear()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.quarantine import is_replay
-from collectors.segment_decoding import DecodedSegment, decode_segment, pack, unpack
+from collectors.segment_decoding import DecodedSegment, decode_packed, unpack
 
 logger = logging.getLogger("turnwise")
 SMALLEST_BYTES = 256 * 1024
@@ -134,7 +134,7 @@ def main() -> None:
     gc.set_threshold(200_000, 20, 50)
     for line in sys.stdin.buffer:
         try:
-            data = pack(decode_segment(Path(os.fsdecode(line[:-1]))))
+            data = decode_packed(Path(os.fsdecode(line[:-1])))
         except (OSError, ValueError):
             data = b""  # the drainer meets the same and says what it is
         answer = memoryview(_LENGTH.pack(len(data)) + data)

@@ -1,12 +1,13 @@
 """Segments of the journal, decoded: a pure function of a file, so that another process can do it.
 
-:func:`pack` and :func:`unpack` carry a decoded segment between two processes of one program.
+:func:`decode_packed` and :func:`unpack` carry a decoded segment between two processes of one
+program.
 """
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import repeat
 from operator import attrgetter
@@ -65,23 +66,32 @@ def _decode_record(record: Record, judged_at_us: int | None) -> DecodedRecord:
     return DecodedRecord(record if decoded.rejected else replace(record, body=b""), decoded)
 
 
-def pack(segment: DecodedSegment) -> bytes:
-    """The segment in bytes, for the same program alone. Raises ValueError for values that no
-    decoder makes."""
-    records = [
-        (*_of_record(item.record), item.problem, item.decoded and _packed(item.decoded))
-        for item in segment.records
-    ]
-    return marshal.dumps((records, segment.damage, segment.lost))
+def decode_packed(path: Path) -> bytes:
+    """:func:`decode_segment`, in bytes for :func:`unpack` in another process of this program.
+
+    Records are packed one by one: a segment's events all at once are some twenty megabytes, which
+    no cache holds. Raises ValueError for values that no decoder makes.
+    """
+    content = read_segment(path)
+    records = [_packed_record(_decode_record(record, None)) for record in content.records]
+    return marshal.dumps((records, content.damage, content.lost))
 
 
 def unpack(data: bytes | bytearray) -> DecodedSegment:
-    """What :func:`pack` packed."""
+    """What :func:`decode_packed` packed."""
     records, damage, lost = marshal.loads(data)  # noqa: S302 - from a child of this program
-    return DecodedSegment(tuple([_unpacked(*record) for record in records]), damage, lost)
+    unpacked = [_unpacked(*marshal.loads(record)) for record in records]  # noqa: S302
+    return DecodedSegment(tuple(unpacked), damage, lost)
 
 
-_of_record = attrgetter("kind", "content_type", "body", "received_at_us", "credential")
+def _packed_record(item: DecodedRecord) -> bytes:
+    decoded = None if item.decoded is None else _packed(item.decoded)
+    return marshal.dumps((*_of_record(item.record), item.problem, decoded))
+
+
+_of_record: Callable[[Record], tuple[Any, ...]] = attrgetter(
+    "kind", "content_type", "body", "received_at_us", "credential"
+)
 
 
 def _packed(decoded: DecodedBody) -> tuple[Any, ...]:

@@ -168,7 +168,8 @@ class SessionParts:
         part.turns, part.contents = turns, contents
 
     def _place(self, event: Event, keys: Iterable[str]) -> _Part:
-        numbers = {self._part_of[key] for key in keys if key in self._part_of}
+        number_of = self._part_of.get
+        numbers = {number for key in keys if (number := number_of(key)) is not None}
         if len(numbers) == 1:
             (number,) = numbers
         elif numbers:
@@ -229,7 +230,7 @@ def _keys_of_log(event: Event, identity: int) -> set[str] | None:
     on_span = text(event, "otel.span_id")
     if name not in _READ_LOGS and not on_span:
         return set()
-    keys = set(_named(event))
+    keys = _named(event)
     if on_span:
         trace_id = text(event, "otel.trace_id")
         if not trace_id:
@@ -252,26 +253,28 @@ def _keys_of_span(event: Event) -> set[str] | None:
     trace_id = text(event, "otel.trace_id")
     if not trace_id or not text(event, "otel.span_id") or not event.name.startswith("claude_code."):
         return None
-    keys = set(_named(event))
+    keys = _named(event)
     keys.add(f"t:{trace_id}")
     if event.name == LLM_REQUEST:
         keys.update(f"u:{result.tool_use_id}" for result in context_results(event))
     return keys
 
 
-def _named(event: Event) -> Iterator[str]:
-    attributes = event.attributes
-    for mark, names in _NAMES:
-        for name in names:
-            value = attributes.get(name)
-            if value and isinstance(value, str):
-                yield mark + value
+def _named(event: Event) -> set[str]:
+    value_of = event.attributes.get
+    return {
+        mark + value
+        for mark, name in _NAMES
+        if (value := value_of(name)) and isinstance(value, str)
+    }
 
 
 _NAMES = (
-    ("r:", ("request_id", "gen_ai.response.id")),
-    ("u:", ("tool_use_id", "gen_ai.tool.call.id")),
-    ("a:", ("agent_id",)),
+    ("r:", "request_id"),
+    ("r:", "gen_ai.response.id"),
+    ("u:", "tool_use_id"),
+    ("u:", "gen_ai.tool.call.id"),
+    ("a:", "agent_id"),
 )
 
 
@@ -363,8 +366,8 @@ class _Claims:
         self._credential: str | None = None
         self._attribution = attribution
         self._resource: Mapping[str, object] | None = None
-        self._said_by_resource: tuple[object, ...] = ()
-        self._numbers: dict[tuple[object, ...], int] = {}
+        self._by_resource: dict[tuple[object, ...], dict[tuple[object, ...], int]] = {}
+        self._numbers: dict[tuple[object, ...], int] = {}  # by what is said beside the resource
         self._claims: list[Event] = []  # by number
         self._owners: dict[int, Owners] = {}
         self.events: tuple[Event, ...] = ()
@@ -381,16 +384,20 @@ class _Claims:
             return _NOTHING
         attributes, resource = event.attributes, event.resource
         if resource is not self._resource:  # one resource speaks for many records
+            said = tuple(map(resource.get, self._names))
+            try:
+                self._numbers = self._by_resource.setdefault(said, {})
+            except TypeError:  # a list where a text should be
+                return None
             self._resource = resource
-            self._said_by_resource = tuple(map(resource.get, self._names))
-        said = (*map(attributes.get, self._names), *self._said_by_resource)
+        said = tuple(map(attributes.get, self._names))
         try:
             number = self._numbers.get(said)
-        except TypeError:  # a list where a text should be
+        except TypeError:
             return None
         if number is not None:
             return number
-        number = self._numbers[said] = len(self._numbers)
+        number = self._numbers[said] = len(self._claims)
         claim = replace(
             event,
             event_id=f"claim {number}",

@@ -34,7 +34,6 @@ from deltalake.transaction import AddAction
 
 from loop.domain.errors import Conflict, Corrupt, TurnwiseError, Unavailable
 from loop.lake.data_files import (
-    COMPRESSION_LEVEL,
     JOINED,
     SETTLED,
     DataFile,
@@ -44,7 +43,8 @@ from loop.lake.data_files import (
 from loop.lake.object_store import ObjectStore
 from loop.lake.schemas import TableSchema
 
-WRITER = WriterProperties(compression="ZSTD", compression_level=COMPRESSION_LEVEL)
+WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+"""Of what is appended: compaction soon writes it anew, and compresses it better."""
 
 CHECKPOINT_COMMITS = 20
 """Commits between two checkpoints, so that opening a table reads few log files."""

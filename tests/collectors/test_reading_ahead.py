@@ -16,7 +16,7 @@ import pytest
 from collectors import reading_ahead
 from collectors.journal import sealed_segments
 from collectors.reading_ahead import ReadingAhead
-from collectors.segment_decoding import DecodedSegment, decode_segment, pack, unpack
+from collectors.segment_decoding import DecodedSegment, decode_packed, decode_segment, unpack
 from collectors.segments import MAGIC, Record, encode_record, encode_trailer
 from collectors.transcript_lines import encode_batch
 from loop.domain.policies import Decision
@@ -73,7 +73,7 @@ def events_of(segment: DecodedSegment) -> list[list[Event]]:
 def test_a_packed_segment_is_the_segment(tmp_path: Path) -> None:
     for path in write_segments(tmp_path, recorded(), other_kinds()):
         decoded = decode_segment(path)
-        unpacked = unpack(pack(decoded))
+        unpacked = unpack(decode_packed(path))
         assert unpacked == decoded
         assert repr(events_of(unpacked)) == repr(events_of(decoded))  # 1, 1.0 and True are equal
 
