@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from evaluators.judge.questions import MAX_WORDS
 from evaluators.judge.requests import AskedQuestion, JudgeRequest
 from evaluators.judge.rubrics import MAX_NOTE_CHARS, Verdict
 from loop.domain.scores import Finding, Score
@@ -48,7 +49,7 @@ _STOPS: Mapping[str, Failure] = {
     "max_tokens": "cut_off",
     "model_context_window_exceeded": "cut_off",
 }
-CLAIM_CHARS = 160
+CLAIM_CHARS = MAX_WORDS  # whole: by its words and turn people label an item
 
 
 @dataclass(frozen=True, slots=True)

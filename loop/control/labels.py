@@ -124,11 +124,13 @@ class LabelStore:
                 connection.execute(insert(labels), new)
         return len(new)
 
-    def current(self, rubric: str | None = None) -> list[Label]:
-        """The current labels, the oldest first."""
+    def current(self, rubric: str | None = None, session_id: str | None = None) -> list[Label]:
+        """The current labels, the oldest first; of one rubric or session, or all."""
         query = select(labels).order_by(labels.c.sequence)
         if rubric is not None:
             query = query.where(labels.c.rubric == rubric)
+        if session_id is not None:
+            query = query.where(labels.c.session_id == session_id)
         with self._engine.connect() as connection:
             return _current(connection.execute(query).mappings())
 

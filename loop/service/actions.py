@@ -15,6 +15,7 @@ from loop.domain.policy_documents import parse_policy
 from loop.service import rollout_stage
 from loop.service.assemble import Parts
 from loop.service.documents import flag, person, reason, with_actor
+from loop.service.judge_desk import JudgeDesk
 from loop.service.maintenance import writing_allowed
 from loop.service.readings import Readings, known_number
 from routing_policies import review
@@ -99,6 +100,12 @@ class Actions:
     def steer_rollout(self, rollout_id: str, verb: str, document: dict[str, Any]) -> dict[str, Any]:
         rollout_stage.steer(self._parts, rollout_id, verb, person(document), reason(document))
         return self._readings.show_rollout(rollout_id)
+
+    def label(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The form of a session's page. Raises :class:`NotFound` for a session that is none."""
+        for row in document["rows"]:
+            self._readings.show_session(row["session_id"])
+        return JudgeDesk(self._parts).add_labels(with_actor(dict(document)))
 
     def act(
         self, verb: str, target: int | str, actor: str, reason: str, review_cycle: int | None

@@ -58,7 +58,7 @@ def api_app(parts: Parts) -> Starlette:
         *judge_routes(parts),
         Route("/v1/transcripts", transcript_intake(parts), methods=["POST"]),
         *gateway_routes(parts.publications, parts.versions, decision_intake(parts)),
-        *web_routes(readings, actions.act),
+        *web_routes(readings, actions.act, actions.label),
     ]
     refusals = cache(lambda: Refusals(parts.journal))
 

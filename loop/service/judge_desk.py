@@ -33,19 +33,40 @@ class JudgeDesk:
         parts, settings = self._parts, self._parts.settings
         today = day_of(time.time_ns() // 1000)
         spent = parts.judge_calls.spent(today)
+        budget = round(settings.judge_budget_usd * 1e6)
         return {
             "model": settings.judge_model,
             "off_because": why_off(settings),
             "day": today,
             "spent_microusd": sum(spent.values()),
-            "budget_microusd": round(settings.judge_budget_usd * 1e6),
+            "budget_microusd": budget,
+            "left_microusd": max(0, budget - sum(spent.values())),
             "by_path": [
                 {"org_path": path, "spent_microusd": amount}
                 for path, amount in sorted(spent.items())
             ],
             "on_its_way": len(parts.judge_calls.unsettled()),
             "quality_measure": settings.quality_measure,
+            "labels": self._count_labels(),
         }
+
+    def _count_labels(self) -> list[dict[str, Any]]:
+        """How many labels are in force, by rubric and where they came from."""
+        groups: dict[tuple[str, str], list[Label]] = {}
+        for label in self._parts.labels.current():
+            groups.setdefault((label.rubric, label.source), []).append(label)
+        return [
+            {
+                "rubric": rubric,
+                "source": source,
+                "labels": len(group),
+                "sessions": len({label.session_id for label in group}),
+                "labellers": len({label.labeller for label in group}),
+                "mean": sum(label.value for label in group) / len(group),
+                "newest_at_us": max(label.at_us for label in group),
+            }
+            for (rubric, source), group in sorted(groups.items())
+        ]
 
     def run(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Judges, or says what that would cost (``dry_run``). Rows by rubric."""

@@ -21,6 +21,7 @@ from loop.service import (
     session_readings,
 )
 from loop.service.assemble import Parts
+from loop.service.judge_desk import JudgeDesk
 from loop.service.logged_turns import reach_of
 from optimizers.classic import classic_policy
 from routing_policies.transitions import PolicyVersion
@@ -206,8 +207,20 @@ class Readings:
         if content:
             current_caller.get().require(Verb.CONTENT)
         return session_readings.show_session(
-            self._parts.lake, session_id, content=content, view=self._sees()
+            self._parts.lake,
+            session_id,
+            content=content,
+            view=self._sees(),
+            labels=self._parts.labels.current(session_id=session_id),
         )
+
+    def show_judge(self) -> dict[str, Any]:
+        """Whether there is a judge, what it spent today, and how many labels there are."""
+        return JudgeDesk(self._parts).show()
+
+    def show_calibration(self) -> dict[str, Any]:
+        """How each judge that has judged stands."""
+        return JudgeDesk(self._parts).calibration()
 
     def list_clusters(self) -> dict[str, Any]:
         """Clusters are made over all sessions: a part of the organization sees those in which

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from loop.access.view import ALL_ROWS, View
+from loop.control.labels import Label
 from loop.domain.days import utc_day
 from loop.domain.errors import BadInput, NotFound
 from loop.domain.scores import QUALITY, Score
@@ -103,12 +104,18 @@ def list_sessions(
 
 
 def show_session(
-    lake: Lake, session_id: str, *, content: bool = False, view: View = ALL_ROWS
+    lake: Lake,
+    session_id: str,
+    *,
+    content: bool = False,
+    view: View = ALL_ROWS,
+    labels: Sequence[Label] = (),
 ) -> dict[str, Any]:
     """One session turn by turn; texts only when ``content`` is asked for.
 
-    Of a session that lies partly outside of the view, only the turns inside are shown, the prompts
-    that these serve, and no scores: they were given for all of it. Raises :class:`NotFound`.
+    ``labels`` are what people said of it, which a view of all sees. Of a session that lies partly
+    outside of the view, only the turns inside are shown, the prompts that these serve, and no
+    scores: they were given for all of it. Raises :class:`NotFound`.
     """
     listed = list_sessions(lake, limit=1, filters={"session_id": session_id}, view=view)
     traces = lake.load_traces([session_id])
@@ -131,6 +138,7 @@ def show_session(
         "prompts": prompts,
         "turns": [_turn_row(traced, content=content) for traced in seen],
         "scores": [score_row(score) for score in lake.scores_of([session_id])] if is_whole else [],
+        "labels": [asdict(label) for label in labels] if view.sees_all else [],
         "cross_check": cross_checks_of(lake, [session_id])[session_id] if is_whole else None,
     }
 

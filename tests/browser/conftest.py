@@ -38,7 +38,7 @@ def serve() -> Iterator[Serve]:
 
     def start(readings: Any, act: Callable[..., object] | None = None) -> str:
         listening = socket.create_server(("127.0.0.1", 0))
-        app = Starlette(routes=web_routes(readings, act))
+        app = Starlette(routes=web_routes(readings, act, act))
         config = uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -271,7 +271,7 @@ def test_texts_are_shown_only_when_asked_for(folder: Path, recording: str) -> No
     prompt = expected["prompts"][0]
     line = f"session show {expected['session_id']}"
     shown = ok(folder, line)
-    assert list(shown) == ["session", "prompts", "turns", "scores", "cross_check"]
+    assert list(shown) == ["session", "prompts", "turns", "scores", "labels", "cross_check"]
     for result in (run(folder, line), run(folder, line, "--json")):
         assert prompt not in result.stdout
     for result in (run(folder, line, "--content"), run(folder, line, "--content", "--json")):

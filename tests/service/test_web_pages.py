@@ -33,6 +33,7 @@ PAGES = {
     f"/sessions/{SESSION_ID}": f"/v1/sessions/{SESSION_ID}",
     "/clusters": "/v1/clusters",
     "/clusters/c1": "/v1/clusters/c1",
+    "/judge": "/v1/judge",
     "/runs": "/v1/runs",
     "/runs/run-2026-11-23-1": "/v1/runs/run-2026-11-23-1",
     "/policies": "/v1/policies",
@@ -42,7 +43,7 @@ PAGES = {
     "/rollouts/r-1": "/v1/rollouts/r-1",
     "/spend": "/v1/spend?by=org",
 }
-LISTS = ("/", "/sessions", "/clusters", "/runs", "/policies", "/rollouts", "/spend")
+LISTS = ("/", "/sessions", "/clusters", "/judge", "/runs", "/policies", "/rollouts", "/spend")
 
 
 class Elements(HTMLParser):
@@ -114,6 +115,7 @@ def test_a_fresh_installation_says_what_will_be_there(path: str) -> None:
         "/": "Nothing is published yet",
         "/sessions": "No sessions yet",
         "/clusters": "No clusters yet",
+        "/judge": "Nothing has been judged yet",
         "/runs": "No runs yet",
         "/policies": "No policies yet",
         "/rollouts": "No rollouts yet",

@@ -45,5 +45,10 @@ class AppClient:
 class PageClient(AppClient):
     """Speaks to the pages alone, over given readings."""
 
-    def __init__(self, readings: Any, act: Callable[..., object] | None = None) -> None:
-        super().__init__(Starlette(routes=web_routes(readings, act)))
+    def __init__(
+        self,
+        readings: Any,
+        act: Callable[..., object] | None = None,
+        add_label: Callable[..., object] | None = None,
+    ) -> None:
+        super().__init__(Starlette(routes=web_routes(readings, act, add_label)))

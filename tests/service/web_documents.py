@@ -395,3 +395,66 @@ def rollout_document(**given: Any) -> dict[str, Any]:
         "is_part": False,
     }
     return document | given
+
+
+def judge_document(**given: Any) -> dict[str, Any]:
+    """What ``GET /v1/judge`` answers."""
+    document: dict[str, Any] = {
+        "model": "claude-haiku-4-5",
+        "off_because": "",
+        "day": "2026-11-23",
+        "spent_microusd": 1_200_000,
+        "budget_microusd": 5_000_000,
+        "left_microusd": 3_800_000,
+        "by_path": [
+            {"org_path": "engineering/payments", "spent_microusd": 1_100_000},
+            {"org_path": "", "spent_microusd": 100_000},
+        ],
+        "on_its_way": 12,
+        "quality_measure": "judge_faithfulness",
+        "labels": [
+            {
+                "rubric": "faithfulness",
+                "source": "labels.csv",
+                "labels": 310,
+                "sessions": 120,
+                "labellers": 3,
+                "mean": 0.81,
+                "newest_at_us": NOW_US,
+            }
+        ],
+    }
+    return document | given
+
+
+def calibration_document() -> dict[str, Any]:
+    """What ``GET /v1/judge/calibration`` answers: a judge that may decide, and one that may not."""
+    interval = {"estimate": 0.61, "low": 0.47, "high": 0.74}
+    fine: dict[str, Any] = {
+        "rubric": "faithfulness",
+        "version": "1+claude-haiku-4-5+0123456789abcdef",
+        "judged_sessions": 4_210,
+        "unscored": {"off_menu": 3, "refusal": 1},
+        "cost_microusd": 41_000_000,
+        "agreement": {
+            "items": 310, "sessions": 120, "kappa": interval, "bad_share": 0.14,
+            "judged_bad_share": 0.17,
+        },
+        "mean": {"mean": {"estimate": 0.83, "low": 0.79, "high": 0.87}},
+        "drift": {"items": 90, "flips": 2, "is_alarm": False},
+        "refusals": [],
+        "may_decide": True,
+    }  # fmt: skip
+    adrift = fine | {
+        "rubric": "tool_use",
+        "unscored": {},
+        "agreement": {
+            "items": 0, "sessions": 0, "kappa": None, "bad_share": None, "judged_bad_share": None,
+        },
+        "mean": None,
+        "drift": {"items": 90, "flips": 31, "is_alarm": True},
+        "refusals": ["0 of its sessions are labelled, fewer than 100"],
+        "may_decide": False,
+    }  # fmt: skip
+    limits = {"min_kappa": 0.4, "min_labelled_sessions": 100, "max_flip_share": 0.05}
+    return {"rows": [fine, adrift], "limits": limits, "next": None}

@@ -12,6 +12,8 @@ from tests.service.web_documents import (
     GATE,
     NOW_US,
     SESSION_ID,
+    calibration_document,
+    judge_document,
     policy_document,
     policy_row,
     reach_rows,
@@ -157,6 +159,19 @@ class FilledReadings:
                     "input_digest": "",
                 },
             ],
+            "labels": [
+                {
+                    "session_id": session_id,
+                    "rubric": "faithfulness",
+                    "item": "",
+                    "value": 0.25,
+                    "labeller": "ana",
+                    "note": texts.get("note", "it says so twice"),
+                    "probability": 1.0,
+                    "source": "console",
+                    "at_us": NOW_US,
+                }
+            ],
         }
 
     def list_clusters(self) -> dict[str, Any]:
@@ -205,6 +220,12 @@ class FilledReadings:
             },
         }
         return row | self.given.get("cluster", {})
+
+    def show_judge(self) -> dict[str, Any]:
+        return judge_document()
+
+    def show_calibration(self) -> dict[str, Any]:
+        return calibration_document()
 
     def reach_of_classic(self) -> dict[str, Any]:
         return {"rows": reach_rows(), "next": None}
@@ -287,6 +308,13 @@ class EmptyReadings:
 
     def list_clusters(self) -> dict[str, Any]:
         return NOTHING
+
+    def show_judge(self) -> dict[str, Any]:
+        nothing = {"spent_microusd": 0, "left_microusd": 5_000_000, "by_path": [], "labels": []}
+        return judge_document() | nothing | {"off_because": "There is no key of the model API."}
+
+    def show_calibration(self) -> dict[str, Any]:
+        return calibration_document() | {"rows": []}
 
     def reach_of_classic(self) -> dict[str, Any]:
         return NOTHING

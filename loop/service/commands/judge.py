@@ -101,8 +101,9 @@ def _told(row: dict[str, Any]) -> Iterator[str]:
 def show_status(client: ApiClient, as_json: bool) -> None:
     """Whether anything is judged, and what it cost today.
 
-    JSON: {model, off_because, day, spent_microusd, budget_microusd, by_path, on_its_way,
-    quality_measure}.
+    JSON: {model, off_because, day, spent_microusd, budget_microusd, left_microusd, by_path,
+    on_its_way, quality_measure, labels: [{rubric, source, labels, sessions, labellers, mean,
+    newest_at_us}]}.
     """
     answer = client.get("/v1/judge")
     if as_json:
@@ -112,6 +113,11 @@ def show_status(client: ApiClient, as_json: bool) -> None:
         f"{answer['day']}: {money(answer['spent_microusd'])} of "
         f"{money(answer['budget_microusd'])} spent or set aside; {answer['on_its_way']} on the way",
         f"quality is measured by {answer['quality_measure']}",
+        *(
+            f"{row['labels']:,} labels of {row['rubric']} on {row['sessions']:,} sessions "
+            f"from {plain(row['source'])}"
+            for row in answer["labels"]
+        ),
     )
     return None
 

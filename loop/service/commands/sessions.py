@@ -170,9 +170,9 @@ def print_sessions(rows: list[dict[str, Any]]) -> None:
 def show_session(client: ApiClient, session_id: str, content: bool, as_json: bool) -> None:
     """One session turn by turn, with its scores and their evidence.
 
-    JSON: {"session", "prompts", "turns", "scores", "cross_check"}. The last holds the sums that
-    logs, metrics, spans and the gateway tell: {"agrees", "sources", "sums": [{model, measure,
-    by_event, by_metric, by_span, by_gateway, charged, difference}], "reasons"}.
+    JSON: {"session", "prompts", "turns", "scores", "labels", "cross_check"}. The last holds the
+    sums that logs, metrics, spans and the gateway tell: {"agrees", "sources", "sums": [{model,
+    measure, by_event, by_metric, by_span, by_gateway, charged, difference}], "reasons"}.
     """
     answer = client.get(f"/v1/sessions/{session_id}", content=int(content) or None)
     if as_json:
@@ -209,6 +209,12 @@ def show_session(client: ApiClient, session_id: str, content: bool, as_json: boo
     print_lines("")
     for score in answer["scores"]:
         _print_score(score)
+    for label in answer["labels"]:
+        of = f"item {label['item']}" if label["item"] else "the session"
+        print_lines(
+            f"{plain(label['labeller'])} says {label['value']:g} of {of} "
+            f"({label['rubric']}) {plain(label['note'])}".rstrip()
+        )
     return None
 
 

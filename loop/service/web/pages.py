@@ -20,6 +20,7 @@ from loop.domain.errors import BadInput, TurnwiseError
 from loop.service.web import charts
 from loop.service.web.actions import Act, action_routes, offered_moves, offered_steers
 from loop.service.web.document_diff import diff_rows
+from loop.service.web.labelling import VALUES, AddLabel, label_routes, label_targets, label_words
 from loop.service.web.responses import (
     API_PREFIX,
     Page,
@@ -61,6 +62,8 @@ class Readings(Protocol):
     def show_session(self, session_id: str, *, content: bool = False) -> dict[str, Any]: ...
     def list_clusters(self) -> dict[str, Any]: ...
     def show_cluster(self, cluster_id: str) -> dict[str, Any]: ...
+    def show_judge(self) -> dict[str, Any]: ...
+    def show_calibration(self) -> dict[str, Any]: ...
     def reach_of_classic(self) -> dict[str, Any]: ...
     def list_runs(self) -> dict[str, Any]: ...
     def show_run(self, run_id: str) -> dict[str, Any]: ...
@@ -82,20 +85,23 @@ class Readings(Protocol):
 Read = Callable[[Request], Response]
 
 
-def web_routes(readings: Readings, act: Act | None = None) -> list[BaseRoute]:
+def web_routes(
+    readings: Readings, act: Act | None = None, add_label: AddLabel | None = None
+) -> list[BaseRoute]:
     """The routes of the pages and of their static files.
 
-    ``act`` makes the moves behind the pages' forms; without it the pages only show. Readings
-    and ``act`` are called in a worker thread; what they raise becomes a page with the API's
-    status.
+    ``act`` makes the moves behind the pages' forms, ``add_label`` takes a label in; without them
+    the pages only show. Readings and both are called in a worker thread; what they raise becomes a
+    page with the API's status.
     """
-    pages = _Pages(readings, can_act=act is not None)
+    pages = _Pages(readings, can_act=act is not None, can_label=add_label is not None)
     reads: list[tuple[str, Read, str]] = [
         ("/", pages.overview, "overview"),
         ("/sessions", pages.sessions, "sessions"),
         ("/sessions/{session_id:path}", pages.session, "sessions"),
         ("/clusters", pages.clusters, "clusters"),
         ("/clusters/{cluster_id}", pages.cluster, "clusters"),
+        ("/judge", pages.judge, "judge"),
         ("/runs", pages.runs, "runs"),
         ("/runs/{run_id}", pages.run, "runs"),
         ("/policies", pages.policies, "policies"),
@@ -110,14 +116,17 @@ def web_routes(readings: Readings, act: Act | None = None) -> list[BaseRoute]:
     ]
     if act is not None:
         routes += action_routes(act)
+    if add_label is not None:
+        routes += label_routes(add_label)
     routes.append(Mount("/static", PageFiles(directory=_STATIC), name="static"))
     return routes
 
 
 class _Pages:
-    def __init__(self, readings: Readings, *, can_act: bool) -> None:
+    def __init__(self, readings: Readings, *, can_act: bool, can_label: bool) -> None:
         self._readings = readings
         self._can_act = can_act
+        self._can_label = can_label
 
     def overview(self, request: Request) -> Response:
         page = Page("Overview", "overview", f"{API_PREFIX}/overview")
@@ -159,6 +168,7 @@ class _Pages:
         twin = API_PREFIX + path_of("sessions", session_id) + ("?content=1" if content else "")
         page = Page(f"Session {session_id}", "sessions", twin, crumbs)
         costs = [turn["cost_microusd"] or 0 for turn in shown["turns"]]
+        targets = label_targets(shown)
         return render(
             request,
             "session.html",
@@ -166,7 +176,9 @@ class _Pages:
             private=content,
             content=content,
             most_microusd=max(costs, default=0),
-            **shown,
+            targets=targets if self._can_label else {},
+            values=VALUES,
+            **(shown | {"labels": label_words(shown, targets)}),
         )
 
     def clusters(self, request: Request) -> Response:
@@ -180,6 +192,15 @@ class _Pages:
         page = Page(shown["name"] or shown["label"], "clusters", API_PREFIX + address, crumbs)
         sessions = "/sessions" + query_of({"cluster": shown["cluster_id"], "sort": "quality"})
         return render(request, "cluster.html", page, cluster=shown, sessions=sessions)
+
+    def judge(self, request: Request) -> Response:
+        return render(
+            request,
+            "judge.html",
+            Page("Judge", "judge", f"{API_PREFIX}/judge"),
+            judge=self._readings.show_judge(),
+            calibration=self._readings.show_calibration(),
+        )
 
     def runs(self, request: Request) -> Response:
         page = Page("Runs", "runs", f"{API_PREFIX}/runs")
