@@ -142,22 +142,56 @@ def test_repository_labels_that_come_late_name_the_repository_of_all_turns() -> 
     assert {turn.repository for turn in priced(labelled)} == {"https://example.com/acme/shop"}
 
 
+TOOL_EVENTS = ("claude_code.tool_decision", "claude_code.tool_result")
+NEW_EVENTS = ("claude_code.plugin_loaded", "claude_code.managed_settings_resolved")
+NEW_ON_TOOLS = ("request_id", "agent_id", "permission_mode", "tool_source")
+NEW_ATTRIBUTES = (
+    "agent_id", "message.uuid", "ttft_ms", "cache_creation_5m_tokens", "cache_creation_1h_tokens",
+    "prompt_text", "effort", "error_class", "anthropic.provider", "anthropic.custom_base_url",
+    "gen_ai.conversation.id", "gen_ai.provider.name", "gen_ai.operation.name",
+)  # fmt: skip
+
+
+def as_older_client(events: list[Event]) -> list[Event]:
+    """What 2.1.197 sends of the same session: every difference between the two that is known. It
+    was told from recordings of both, of which those of the older one were not kept."""
+    sent = without([e for e in events if e.name not in NEW_EVENTS], *NEW_ATTRIBUTES)
+    of_tools = without([e for e in sent if e.name in TOOL_EVENTS], *NEW_ON_TOOLS)
+    return [*(e for e in sent if e.name not in TOOL_EVENTS), *of_tools]
+
+
 @pytest.mark.parametrize("kinds", [("log", "span"), ("log",)])
-def test_an_older_client_with_a_foreground_agent_is_charged_the_same(
+@pytest.mark.parametrize("name", sorted(expected()))
+def test_what_an_older_client_sends_of_a_session_is_the_same_turns(
+    name: str, kinds: tuple[str, ...]
+) -> None:
+    recorded = [event for event in session_events(name) if event.kind in kinds]
+    older, newer = priced(as_older_client(recorded)), priced(recorded)
+    assert [t.turn_id for t in older] == [t.turn_id for t in newer]
+    assert [t.status for t in older] == [t.status for t in newer]
+    for before, now in zip(older, newer, strict=True):
+        if before.usage is None or now.usage is None:
+            assert before.usage == now.usage
+            continue
+        is_split = now.usage.cache_creation_1h_tokens > 0
+        if not is_split:
+            assert (before.usage, before.cost_microusd) == (now.usage, now.cost_microusd)
+            continue
+        # All counted as 5-minute writes, which cost less; the turn says that it was assumed.
+        assert before.cache_split_assumed
+        assert before.usage.cache_creation_5m_tokens == (
+            now.usage.cache_creation_5m_tokens + now.usage.cache_creation_1h_tokens
+        )
+    calls = [sorted(c.name for t in turns for c in t.tool_calls) for turns in (older, newer)]
+    assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize("kinds", [("log", "span"), ("log",)])
+def test_an_older_client_with_a_foreground_agent_is_told_apart_the_same(
     kinds: tuple[str, ...],
 ) -> None:
-    """2.1.197: no ids on tool events, no split of cache writes, no agent ids."""
     recorded = [event for event in session_events(A05) if event.kind in kinds]
-    tools = ("claude_code.tool_decision", "claude_code.tool_result")
-    lacking = ("agent_id", "message.uuid", "ttft_ms", "prompt_text", "effort", "error_class")
-    split = ("cache_creation_5m_tokens", "cache_creation_1h_tokens", "gen_ai.conversation.id")
-    older = without(recorded, *lacking, *split)
-    older = [
-        replace(event, attributes={k: v for k, v in event.attributes.items() if k != "request_id"})
-        if event.name in tools
-        else event
-        for event in older
-    ]
+    older = as_older_client(recorded)
     assert [(t.turn_id, t.usage, t.cost_microusd, t.request_class) for t in priced(older)] == [
         (t.turn_id, t.usage, t.cost_microusd, t.request_class) for t in priced(recorded)
     ]
