@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import duckdb
+import pytest
 from click.testing import CliRunner
 from deltalake import DeltaTable
 from sqlalchemy import inspect, text
@@ -15,6 +16,7 @@ from loop.ledger.chargeback import GROUPINGS, spend
 from loop.service.assemble import assemble
 from loop.service.command_line import turnwise
 from loop.service.settings import load_settings
+from tests.lake.conftest import s3_endpoint, s3_store  # noqa: F401 - fixtures
 from tests.lake.lake_records import content, turn
 
 PLAIN = """
@@ -73,6 +75,41 @@ def test_an_export_holds_everything_and_reads_without_turnwise(tmp_path: Path) -
     again = CliRunner().invoke(turnwise, ["export", str(folder), "--data", str(data)])
     assert again.exit_code == 2
     assert "not an empty folder" in again.stderr
+
+
+@pytest.mark.s3
+def test_a_lake_on_s3_is_copied_byte_for_byte(
+    tmp_path: Path,
+    s3_store: tuple[str, dict[str, str]],  # noqa: F811
+) -> None:
+    uri, options = s3_store
+    lake = Lake.open(uri, options, policy=LakePolicy(rest_seconds=0.0))
+    for revision in (1, 2):
+        turns = [turn(n, developer=f"d{n}", cost_microusd=n + revision) for n in range(3)]
+        lake.write_turns(turns, [content(1)], revision=revision)
+        lake.compact()
+    lake.write_turns([turn(7, "s2", developer="d7", cost_microusd=7)], [], revision=3)
+    reached = {name.upper(): value for name, value in options.items()}
+    environment = {
+        **{name: value for name, value in reached.items() if name != "AWS_ENDPOINT_URL"},
+        "TURNWISE_S3_ENDPOINT": options["aws_endpoint_url"],
+    }
+    folder = tmp_path / "export"
+    line = ["export", str(folder), "--data", str(tmp_path / "data"), "--json"]
+    ran = CliRunner(env=environment).invoke(turnwise, [*line, "--lake", uri])
+    assert ran.exit_code == 0, ran.output
+    copied = {row["table"]: row for row in json.loads(ran.stdout)["rows"]}
+    for name in ("turns", "contents"):
+        log = lake.tables[name]
+        files = log.snapshot().files
+        assert copied[name]["files"] == len(files) > 0
+        for file in files:
+            with log.filesystem().open_input_stream(file.path) as stored:
+                assert (folder / "tables" / name / file.path).read_bytes() == stored.read()
+    copy = Lake.open(str(folder / "tables"))
+    assert copy.turns_of(["s1"]) == lake.turns_of(["s1"])
+    found = duckdb.sql(PLAIN.format(folder / "tables" / "turns")).fetchall()
+    assert found == [("d0", 2), ("d1", 3), ("d2", 4), ("d7", 7)]
 
 
 def test_no_secret_of_a_credential_leaves(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,7 +19,12 @@ from loop.service.settings import load_settings
     type=click.Path(path_type=Path, file_okay=False),
     help="Data folder (default: TURNWISE_DATA_DIR or .turnwise).",
 )
-def export(folder: Path, as_json: bool, data: Path | None) -> None:
+@click.option(
+    "--lake",
+    metavar="URI",
+    help="Where the tables lie: a folder or s3://BUCKET/PREFIX (default: TURNWISE_STORE_URI).",
+)
+def export(folder: Path, as_json: bool, data: Path | None, lake: str | None) -> None:
     """Copy everything that is kept into a new FOLDER, in open formats.
 
     Delta tables, the control store's records as JSON lines, policies as JSON: texts included,
@@ -32,7 +38,8 @@ def export(folder: Path, as_json: bool, data: Path | None) -> None:
     from loop.service.assemble import assemble
     from loop.service.exporting import export_all
 
-    parts = assemble(load_settings(data_dir=data))
+    given: dict[str, Any] = {"store_uri": lake} if lake else {}
+    parts = assemble(load_settings(data_dir=data, **given))
     try:
         if not parts.catch_up():
             talk.print("Not all that was received is in the lake yet: it is not in the export.")
