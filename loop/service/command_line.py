@@ -25,6 +25,7 @@ from loop.service.commands import (
     statements,
     tokens,
 )
+from loop.service.commands.bifrost import push_bifrost
 from loop.service.commands.export import export
 from loop.service.commands.import_bodies import bodies
 from loop.service.commands.import_transcripts import import_group
@@ -103,6 +104,7 @@ turnwise.add_command(labels)
 turnwise.add_command(sessions.cluster)
 turnwise.add_command(runs.optimize)
 turnwise.add_command(runs.run)
+policies.policy.add_command(push_bifrost)
 turnwise.add_command(policies.policy)
 turnwise.add_command(replay)
 turnwise.add_command(rollouts.rollout)
