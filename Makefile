@@ -76,6 +76,16 @@ test-kong: $(VENV)/.dev .nginx-lua/.done ## Test the Kong plugin under Debian's 
 	@echo "Unpacking nginx and its Lua module into .nginx-lua …"
 	@scripts/fetch_nginx_lua .nginx-lua
 
+.PHONY: test-client
+test-client: $(VENV)/.dev .node-client/.done .venv-litellm/.done ## Test with the real Claude Code client, offline (npm, 380 MB)
+	@$(BIN)/python -m pytest tests/routing_policies/gateways/claude_client.py
+
+.node-client/.done: requirements/claude-client/package-lock.json
+	@echo "Installing Claude Code into .node-client …"
+	@mkdir -p .node-client && cp requirements/claude-client/package*.json .node-client/
+	@cd .node-client && npm ci --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
+
 .PHONY: judge-live
 judge-live: $(VENV)/.dev ## Hold the real model API to the judge's contract (ANTHROPIC_API_KEY; costs some cents)
 	@$(BIN)/python -m pytest -rs -p no:cacheprovider --timeout=90000 tests/evaluators/judge_live.py

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,8 @@ class SeenRequest:
 class FakeAnthropicApi:
     """An ASGI app. The switches change how it misbehaves.
 
-    ``statuses`` are answered to the next requests, one each, before it works again.
+    ``statuses`` are answered to the next requests, one each, before it works again; ``script``
+    gives the content blocks for a request in place of ``text``.
     """
 
     text: str = "Done. The discount for gold customers is 10 %."
@@ -47,7 +48,9 @@ class FakeAnthropicApi:
     statuses: list[int] = field(default_factory=list)
     break_stream: bool = False
     hang_seconds: float = 0.0
+    script: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None
     seen: list[SeenRequest] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
     cancelled: int = 0
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -87,6 +90,7 @@ class FakeAnthropicApi:
     ) -> None:
         problem = refusal_of(request.json, request.headers.get("anthropic-beta", ""))
         if problem:
+            self.refusals.append(problem)
             status = 404 if problem.startswith("model:") else 400
             kind = "not_found_error" if status == 404 else "invalid_request_error"
             await self._json(send, status, _error(kind, problem), number)
@@ -95,8 +99,8 @@ class FakeAnthropicApi:
         else:
             message = {
                 **_message(request, number),
-                "content": [{"type": "text", "text": self.text}],
-                "stop_reason": "end_turn",
+                "content": self._blocks(request),
+                "stop_reason": _stop_reason(self._blocks(request)),
                 "usage": _usage(request, len(self.text) // 4),
             }
             await self._json(send, 200, message, number)
@@ -116,27 +120,14 @@ class FakeAnthropicApi:
             }
         )
         start = {**_message(request, number), "content": [], "usage": _usage(request, 1)}
-        events: list[dict[str, Any]] = [
-            {"type": "message_start", "message": start},
-            {
-                "type": "content_block_start",
-                "index": 0,
-                "content_block": {"type": "text", "text": ""},
-            },
-        ]
+        blocks = self._blocks(request)
+        events: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
+        for index, block in enumerate(blocks):
+            events += _block_events(index, block)
         events += [
-            {
-                "type": "content_block_delta",
-                "index": 0,
-                "delta": {"type": "text_delta", "text": self.text[at : at + 8]},
-            }
-            for at in range(0, len(self.text), 8)
-        ]
-        events += [
-            {"type": "content_block_stop", "index": 0},
             {
                 "type": "message_delta",
-                "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+                "delta": {"stop_reason": _stop_reason(blocks), "stop_sequence": None},
                 "usage": {"output_tokens": len(self.text) // 4},
             },
             {"type": "message_stop"},
@@ -155,6 +146,11 @@ class FakeAnthropicApi:
         leaving.cancel()
         await send({"type": "http.response.body", "body": b""})
 
+    def _blocks(self, request: SeenRequest) -> list[dict[str, Any]]:
+        if self.script is not None:
+            return self.script(request.json)
+        return [{"type": "text", "text": self.text}]
+
     async def _json(self, send: Send, status: int, document: object, number: int) -> None:
         body = json.dumps(document).encode()
         headers = [
@@ -167,6 +163,32 @@ class FakeAnthropicApi:
             headers.append((b"retry-after", b"1"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def _block_events(index: int, block: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if block["type"] == "tool_use":
+        begun, text = {**block, "input": {}}, json.dumps(block["input"])
+        kind, name = "input_json_delta", "partial_json"
+    else:
+        begun, text = {"type": "text", "text": ""}, block["text"]
+        kind, name = "text_delta", "text"
+    deltas = [
+        {
+            "type": "content_block_delta",
+            "index": index,
+            "delta": {"type": kind, name: text[at : at + 8]},
+        }
+        for at in range(0, len(text), 8)
+    ]
+    return [
+        {"type": "content_block_start", "index": index, "content_block": begun},
+        *deltas,
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+def _stop_reason(blocks: list[dict[str, Any]]) -> str:
+    return "tool_use" if any(block["type"] == "tool_use" for block in blocks) else "end_turn"
 
 
 def refusal_of(body: Mapping[str, Any], beta: str) -> str:
