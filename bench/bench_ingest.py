@@ -138,7 +138,7 @@ def run(directory: Path, sending: Sending) -> dict[str, Any]:
     ) as runner:  # fmt: skip
         while not all(collector.usage(name, "cpu") for name in collector.pids):
             time.sleep(0.05)
-        before = {name: _last(collector.usage(name, "cpu")) for name in collector.pids}
+        before = _processor_seconds(collector)
         sent = runner.run(sending(collector))
         deadline = time.monotonic() + DRAIN_SECONDS
         while not collector.seen or collector.seen[-1]["queryable"] < sent.records:
@@ -152,13 +152,19 @@ def run(directory: Path, sending: Sending) -> dict[str, Any]:
             "count(cost_microusd) AS priced, count(DISTINCT session_id) AS sessions FROM turns"
         )[0]
         cpu = {
-            name: round(_last(collector.usage(name, "cpu")) - before[name], 2)
-            for name in collector.pids
+            name: round(seconds - before[name], 2)
+            for name, seconds in _processor_seconds(collector).items()
         }
         memory = {name: collector.usage(name, "rss") for name in collector.pids}
     if totals["events"] != sent.records:
         raise SystemExit(f"acknowledged {sent.records} records, but {totals} are stored")
     return _figures(sent, collector, finished, totals, cpu, memory)
+
+
+def _processor_seconds(collector: Collector) -> dict[str, float]:
+    """So far, by process; ``decode`` is the drainer's child, which ``drain`` includes."""
+    seconds = {name: _last(collector.usage(name, "cpu")) for name in collector.pids}
+    return seconds | {"decode": _last(collector.usage("drain", "children_cpu"))}
 
 
 def _figures(

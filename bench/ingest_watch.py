@@ -48,8 +48,8 @@ class _Table:
 
 
 def usage_of(pid: int) -> dict[str, float]:
-    """Resident bytes and processor seconds so far, of a process and its children; empty for one
-    that is gone."""
+    """Resident bytes and processor seconds so far, of a process and its children, and the seconds
+    of its children alone; empty for one that is gone."""
     try:
         resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
@@ -58,9 +58,12 @@ def usage_of(pid: int) -> dict[str, float]:
         )
     except (FileNotFoundError, ProcessLookupError):
         return {}
-    usage = {"rss": resident, "cpu": sum(map(int, fields[11:15])) / _TICKS}
-    for child in map(usage_of, map(int, children.split())):
-        usage = {key: value + child.get(key, 0) for key, value in usage.items()}
+    own, ended_children = (sum(map(int, fields[at : at + 2])) / _TICKS for at in (11, 13))
+    usage = {"rss": resident, "cpu": own + ended_children, "children_cpu": ended_children}
+    for child in filter(None, map(usage_of, map(int, children.split()))):
+        usage["rss"] += child["rss"]
+        usage["cpu"] += child["cpu"]
+        usage["children_cpu"] += child["cpu"]
     return usage
 
 
