@@ -53,6 +53,7 @@ class EventFactory:
     written: dict[str, bytes] = field(default_factory=dict)  # attributes as JSON, by event id
     _resource: Mapping[str, Any] | None = None
     _resource_digest: str = ""
+    _resource_end: bytes = b""
 
     def log(
         self,
@@ -159,13 +160,14 @@ class EventFactory:
     ) -> str:
         if resource is not self._resource:  # one resource speaks for many records
             self._resource, self._resource_digest = resource, digest(resource)
+            self._resource_end = f',"{self._resource_digest}"]'.encode()
         try:
             written = orjson.dumps(attributes, option=_DIGEST_OPTIONS)
             head = orjson.dumps((kind, session_id, time_ns, name))
         except orjson.JSONEncodeError:
             return digest(kind, session_id, time_ns, name, attributes, self._resource_digest)
         # What digest() of these takes, without writing the attributes twice.
-        said = b'%b,%b,"%b"]' % (head[:-1], written, self._resource_digest.encode())
+        said = b"%b,%b%b" % (head[:-1], written, self._resource_end)
         event_id = blake2b(said, digest_size=16).hexdigest()
         self.written[event_id] = written
         return event_id

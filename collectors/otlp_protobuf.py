@@ -177,7 +177,7 @@ def _walk_logs(request: Any, factory: EventFactory) -> Iterator[Event]:
                         _attributes(record.attributes),
                         resource,
                         time_ns=record.time_unix_nano or record.observed_time_unix_nano,
-                        body=_PAIRS.value_of(record.body),
+                        body=_VALUES[record.body],
                         event_name=record.event_name,
                         scope=scope,
                         trace_id=record.trace_id.hex(),
@@ -283,17 +283,29 @@ class _Pairs(dict[bytes, tuple[str, Any]]):
             self[raw] = decoded
         return decoded
 
-    def value_of(self, raw: bytes) -> Any:
-        """The value of an ``AnyValue``, such as a log's body; ``None`` for none."""
-        return _any_value(AnyValue.FromString(raw), 0) if raw else None
+
+class _Values(dict[bytes, Any]):
+    """The value of an ``AnyValue``, such as a log's body, by its bytes; short texts are kept, for
+    they are most often the name of the record."""
+
+    def __missing__(self, raw: bytes) -> Any:
+        value = _any_value(AnyValue.FromString(raw), 0) if raw else None
+        if len(raw) <= _Pairs.LONGEST_BYTES and isinstance(value, str):
+            if len(self) >= _Pairs.MOST:
+                self.clear()
+            self[raw] = value
+        return value
 
 
 _PAIRS = _Pairs()
+_VALUES = _Values()
+_pair_of = _PAIRS.__getitem__
 
 
 def _attributes(pairs: Collection[bytes]) -> dict[str, Any]:
-    check_pairs(len(pairs))
-    return dict(map(_PAIRS.__getitem__, pairs))
+    if len(pairs) > MAX_ATTRIBUTES:
+        raise RecordRejected(TOO_MANY)
+    return dict(map(_pair_of, pairs))
 
 
 def _any_value(value: Any, depth: int) -> Any:
