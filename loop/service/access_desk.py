@@ -47,8 +47,15 @@ class AccessDesk:
         """Answers the token once. Nobody gives more than its own credential has."""
         caller = current_caller.get()
         node_id = _text(document, "node_id") or caller.node_id
-        if node_id and node_id not in self._parts.organization.tree().on(self._today()):
-            raise NotFound(f"There is no node {node_id!r} today.", fix="`turnwise org list`.")
+        tree = self._parts.organization.tree()
+        if node_id and node_id not in tree.on(self._today()):
+            known = tree.spans_of(node_id) if node_id in tree and not caller.node_id else ()
+            begins = [span.valid_from for span in known if span.valid_from > self._today()]
+            raise NotFound(
+                f"There is no node {node_id!r} today.",
+                why=f"It begins on {begins[0]}." if begins else "",
+                fix="`turnwise org list`.",
+            )
         self._check_manages(node_id)
         verbs = parse_verbs(_texts(document, "verbs"))
         if not verbs <= caller.verbs:

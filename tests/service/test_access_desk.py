@@ -118,6 +118,10 @@ def test_tokens_live_by_the_api(world: TwoTenants, app: Starlette) -> None:
     listed = get(app, "/v1/tokens")["rows"]
     assert made["token"] not in str(listed)
     assert {row["state"] for row in listed} == {"live", "expired", "revoked"}
+    later = {"name": "Later", "kind": "org", "effective": "2999-01-01"}
+    post(app, "/v1/org/nodes/n-later/add", later)
+    early = post(app, "/v1/tokens", {"name": "x", "verbs": ["read"], "node_id": "n-later"})
+    assert early.json()["error"]["why"] == "It begins on 2999-01-01."
     assert (
         post(app, "/v1/tokens", {"name": "x", "verbs": ["read"], "node_id": "no"}).status_code
         == 404
