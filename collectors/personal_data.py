@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from collectors.secret_detectors import Scan
+from collectors.pattern_scan import Scan
 
 _BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _PATTERN = re.compile(

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from collectors.secret_detectors import DETECTORS, SHAPED, Scan, base64_triggers
+from collectors.pattern_scan import Scan
+from collectors.secret_detectors import DETECTORS, SHAPED, base64_triggers
 from collectors.secret_values import NAMES_OF_SECRETS, is_secret_value, names_a_secret
 
 MIN_SECRET_CHARS = 8

@@ -1,6 +1,6 @@
-"""What a secret looks like: one table of detectors, and the scan that finds where to look.
+"""What a secret looks like: one table of detectors.
 
-A detector has a *trigger*, a Hyperscan expression that all texts are scanned for at once, and a
+A detector has a *trigger*, an expression that all texts are scanned for at once, and a
 *pattern* that is matched from where the trigger begins and says how far the secret reaches.
 *Shaped* detectors know a credential by its own form (a vendor's prefix, three dotted parts, a PEM
 frame); the others need a name beside it (``password=``, ``Authorization:``) and then judge the
@@ -13,13 +13,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-
-import hyperscan
 
 from collectors.secret_values import NAMES_OF_SECRETS, is_secret_value, is_token_value
 
@@ -372,83 +368,6 @@ def base64_literals(prefix: bytes) -> tuple[bytes, ...]:
         last = (before + len(prefix)) * 8 // 6
         literals.append(encoded[first:last])
     return tuple(literals)
-
-
-class Scan:
-    """Expressions that a text is scanned for in one pass. Thread-safe.
-
-    ``starts``: whether :meth:`hits` is asked for, which needs more work than :meth:`any_in` and
-    :meth:`ends`.
-    """
-
-    def __init__(self, expressions: Sequence[str], *, starts: bool) -> None:
-        self.expressions = tuple(expressions)
-        self._flags = hyperscan.HS_FLAG_DOTALL
-        if starts:
-            self._flags |= hyperscan.HS_FLAG_SOM_LEFTMOST
-        self._lock = threading.Lock()
-        self._database: hyperscan.Database | None = None
-        self._local = threading.local()
-
-    def prepare(self) -> None:
-        """Compiles the expressions, as the first scan does otherwise."""
-        with self._lock:
-            if self._database is None:
-                self._database = self.compile()
-
-    def any_in(self, data: bytes) -> bool:
-        """Whether any expression matches; ends at the first that does."""
-        found = False
-
-        def note(*_: object) -> bool | None:
-            nonlocal found
-            found = True
-            return True
-
-        with suppress(hyperscan.ScanTerminated):
-            self._scan(data, note)
-        return found
-
-    def ends(self, data: bytes) -> set[int]:
-        """Where matches end."""
-        found: set[int] = set()
-
-        def note(_number: int, _start: int, end: int, *_: object) -> bool | None:
-            found.add(end)
-            return None
-
-        self._scan(data, note)
-        return found
-
-    def hits(self, data: bytes) -> set[tuple[int, int]]:
-        """Number of the expression and where its match begins."""
-        found: set[tuple[int, int]] = set()
-
-        def note(number: int, start: int, *_: object) -> bool | None:
-            found.add((start, number))
-            return None
-
-        self._scan(data, note)
-        return found
-
-    def _scan(self, data: bytes, note: Callable[..., bool | None]) -> None:
-        scratch = getattr(self._local, "scratch", None)
-        if scratch is None:
-            self.prepare()
-            scratch = self._local.scratch = hyperscan.Scratch(self._database)
-        assert self._database is not None
-        self._database.scan(data, match_event_handler=note, scratch=scratch)
-
-    def compile(self) -> hyperscan.Database:
-        """The expressions as what is scanned by, made anew."""
-        database = hyperscan.Database()
-        database.compile(
-            expressions=[expression.encode() for expression in self.expressions],
-            ids=list(range(len(self.expressions))),
-            elements=len(self.expressions),
-            flags=[self._flags] * len(self.expressions),
-        )
-        return database
 
 
 def base64_triggers(detectors: Iterable[Detector]) -> list[str]:
