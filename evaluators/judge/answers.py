@@ -67,7 +67,7 @@ def read_answer(request: JudgeRequest, message: Mapping[str, Any]) -> Judgement:
     if stop not in ENDS_WELL:
         return failed(request, _STOPS.get(stop, "off_menu"))
     try:
-        document = json.loads(_text_of(message))
+        document = json.loads(text_of(message))
     except ValueError:
         return failed(request, "not_json")
     answers = _on_menu(request, document)
@@ -104,7 +104,8 @@ class _Answer:
     note: str
 
 
-def _text_of(message: Mapping[str, Any]) -> str:
+def text_of(message: Mapping[str, Any]) -> str:
+    """All text of a message of the API."""
     content = message.get("content")
     if not isinstance(content, list):
         return ""

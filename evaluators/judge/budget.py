@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from evaluators.judge.requests import MAX_OUTPUT_TOKENS, JudgeRequest
 from loop.domain.errors import BadInput
 from loop.domain.money import PriceBook, Terms
@@ -12,6 +14,16 @@ OVERHEAD_TOKENS = 2_000
 TYPICAL_BYTES_PER_TOKEN = 3.5
 TYPICAL_OUTPUT_TOKENS = 60  # for one item
 BATCH = Terms(service_tier="batch")
+
+
+class Sized(Protocol):
+    """A request: the bytes that are the same in all of its kind, and the others."""
+
+    @property
+    def cached_bytes(self) -> int: ...
+
+    @property
+    def own_bytes(self) -> int: ...
 
 
 class JudgePrices:
@@ -32,12 +44,14 @@ class JudgePrices:
             )
         return cost.microusd
 
-    def most(self, request: JudgeRequest, *, in_batch: bool) -> int:
+    def most(
+        self, request: Sized, *, in_batch: bool, output_tokens: int = MAX_OUTPUT_TOKENS
+    ) -> int:
         """The most that a request can cost: no tokenizer of bytes makes more tokens than bytes."""
         usage = TokenUsage(
             input_tokens=request.own_bytes + OVERHEAD_TOKENS,
             cache_creation_5m_tokens=request.cached_bytes,
-            output_tokens=MAX_OUTPUT_TOKENS,
+            output_tokens=output_tokens,
         )
         return self.cost(usage, in_batch=in_batch)
 

@@ -36,8 +36,9 @@ from sqlalchemy import (
 from loop.control.store import metadata
 from loop.domain.errors import BadInput
 
-Purpose = Literal["sample", "chosen", "anchor"]
-"""Only sampled sessions stand for others: those that somebody chose enter no mean."""
+Purpose = Literal["sample", "chosen", "anchor", "name"]
+"""Only sampled sessions stand for others: those that somebody chose enter no mean. A ``name`` is of
+a cluster: such a call is about no session."""
 CallState = Literal["reserved", "sent", "settled", "released"]
 
 judge_calls = Table(
@@ -168,7 +169,10 @@ class JudgeCalls:
             on_their_way = _on_their_way(connection, calls)
             stopped_by = ""
             for call in calls:
-                if call.purpose != "anchor" and (call.identity, call.session_id) in on_their_way:
+                if (
+                    call.purpose not in ("anchor", "name")
+                    and (call.identity, call.session_id) in on_their_way
+                ):
                     busy.append(call)
                     continue
                 stopped_by = _passed_limit(spent[call.day], call, limits)

@@ -60,6 +60,10 @@ class Actions:
                     fix="Try again when it has ended: `turnwise lake status` shows it.",
                 )
             cluster_low_scoring(self._parts.lake, self._parts.stage_log)
+        if self._parts.settings.cluster_namer:
+            from loop.service.cluster_naming import name_latest_clusters
+
+            name_latest_clusters(self._parts)
         return self._readings.list_clusters()
 
     def optimize(self, document: dict[str, Any]) -> dict[str, Any]:

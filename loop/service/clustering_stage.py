@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from evaluators.cluster_names import ClusterNamer, name_clusters
 from evaluators.policy_contrast import Routed
 from evaluators.session_clusters import Clustering, ProfiledSession, cluster_sessions
 from evaluators.session_features import PROFILE_VERSION, profile_session
@@ -57,13 +56,12 @@ def cluster_low_scoring(
     stage_log: StageLog,
     *,
     seed: int = 0,
-    namer: ClusterNamer | None = None,
     max_sessions: int = MAX_SESSIONS,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Clustering:
     """Describes what was scored since, clusters the newest scored sessions, stores the result.
 
-    Without a ``namer`` clusters have no names but those they had.
+    Clusters have the names that they had, if any (:mod:`loop.service.cluster_naming`).
     """
     revision = stage_log.read("evaluate").revision
     rows = lake.query(_WINDOW, [max_sessions])
@@ -72,8 +70,6 @@ def cluster_low_scoring(
     found = cluster_sessions(
         _read_window(lake, rows), previous=lake.latest_clusters(), seed=seed, clustered_at_us=now_us
     )
-    if namer is not None:
-        found.clusters[:] = name_clusters(found.clusters, namer).clusters
     lake.write_clusters(found.clusters)
     stage_log.record(
         "cluster", revision=revision, at_us=now_us, done=len(found.clusters), note=_note(found)

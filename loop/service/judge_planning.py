@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,10 +182,17 @@ class Consent:
 
     def treatment_of(self, trace: SessionTrace) -> Callable[[str], str] | None:
         """What is done to each text, ``None`` where none may be sent."""
-        paths = {traced.turn.org_path for traced in trace.turns}
+        return self.treatment_of_places(
+            {traced.turn.org_path for traced in trace.turns},
+            {traced.turn.org_node_id for traced in trace.turns},
+        )
+
+    def treatment_of_places(
+        self, paths: Collection[str], nodes: Collection[str]
+    ) -> Callable[[str], str] | None:
+        """The same of whatever is charged to those paths and nodes."""
         if not paths or not all(self._consents(path) for path in paths):
             return None
-        nodes = {traced.turn.org_node_id for traced in trace.turns}
         modes = [
             self._modes.of_node(node, self._day)[0] if node else self._default for node in nodes
         ]

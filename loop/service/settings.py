@@ -303,6 +303,12 @@ class Settings:
         "`*` is all. Empty: none, nothing is judged.",
         env="TURNWISE_JUDGE_ORG_PATHS",
     )
+    cluster_namer: str = setting(
+        "",
+        "Model that names clusters, from their labels and words, where the judge may read all of "
+        "their sessions; it counts in the judge's budget. Empty: none.",
+        env="TURNWISE_CLUSTER_NAMER",
+    )
     judge_sample_rate: float = setting(
         0.02, "Share of sessions that are judged.", env="TURNWISE_JUDGE_SAMPLE_RATE"
     )

@@ -100,6 +100,10 @@ def cluster(parts: Parts) -> bool:
         with writing_allowed(parts.settings.data_dir) as allowed:
             if allowed:
                 clustering_stage.cluster_low_scoring(parts.lake, parts.stage_log)
+        if parts.settings.cluster_namer:
+            from loop.service.cluster_naming import name_latest_clusters
+
+            name_latest_clusters(parts)
     return False
 
 

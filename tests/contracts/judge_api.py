@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from evaluators.cluster_names import ClusterBrief
 from evaluators.judge.answers import Judgement, read_answer
+from evaluators.judge.cluster_names import MAX_OUTPUT_TOKENS, build_naming, read_name
 from evaluators.judge.model_api import JudgeApi, RequestRejected
 from evaluators.judge.requests import JudgeRequest, build_request
 from evaluators.judge.rubrics import RUBRICS
@@ -62,6 +64,24 @@ class JudgeApiContract:
         questions = [asked.question for asked in request.asked if asked.question]
         assert set(judged.verdicts) == {question.key for question in questions}
         assert judged.score.value is None or 0 <= judged.score.value <= 1
+
+    def test_a_name_is_of_the_words_that_were_offered(
+        self, judge_api: JudgeApi, model: str
+    ) -> None:
+        raised = (("repeated_calls", 0.8, 0.1), ("tool_errors", 0.6, 0.1))
+        brief = ClusterBrief(
+            "repeated calls; billing",
+            ("billing", "invoice"),
+            raised,
+            "more repeated calls",
+            40,
+            0.3,
+        )
+        request = build_naming(brief, model)
+        reply = judge_api.ask(request.body)
+        assert reply.message["stop_reason"] == "end_turn"
+        assert read_name(request, reply.message)
+        assert reply.usage.output_tokens <= MAX_OUTPUT_TOKENS
 
     def test_tokens_are_counted_before_they_are_spent(
         self, judge_api: JudgeApi, model: str

@@ -85,13 +85,20 @@ def knows_controls(body: Mapping[str, Any], verdict: str = "supported") -> dict[
     return verdicts
 
 
+def usual_answer(body: Mapping[str, Any]) -> str:
+    """Of a judge that finds all supported and sound, and names every cluster alike."""
+    if body["system"][0]["text"].startswith("You give a short name"):
+        return json.dumps({"name": "Repeated calls"})
+    return answers_text(knows_controls(body))
+
+
 @dataclass
 class FakeJudgeApi:
     """An ASGI app. ``statuses`` are answered to the next requests, one each, before it works again;
     a batch ends at the ``batch_looks``-th look, and its requests come to ``batch_outcomes`` by
     custom id where these say so (``expired``, ``canceled``, ``errored``)."""
 
-    answer: Callable[[Mapping[str, Any]], str] = lambda body: answers_text(knows_controls(body))
+    answer: Callable[[Mapping[str, Any]], str] = lambda body: usual_answer(body)
     key: str = "test-key"
     stop_reason: str = "end_turn"
     statuses: list[int] = field(default_factory=list)
