@@ -2,9 +2,10 @@
 
 k is the one under which random 80 % samples agree best about the points they share (mean adjusted
 Rand index; Ben-Hur, Elisseeff and Guyon 2002), times the silhouette: by agreement alone, a k of 2
-that lumps everything together often wins. If no k is stable there is one cluster. A point far from
-its centre, by the median absolute deviation of all distances, is an outlier, and a cluster of
-mostly outliers is none. Deterministic under a seed.
+that lumps everything together often wins. If no k is stable there is one cluster. A cluster whose
+points lie nearer to another one than to each other (a mean silhouette below 0) is what was left
+over, and none. A point far from its centre, by the median absolute deviation of all distances, is
+an outlier, and a cluster of mostly outliers is none. Deterministic under a seed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import combinations
 
 import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.metrics import adjusted_rand_score, silhouette_samples, silhouette_score
 from threadpoolctl import threadpool_limits
 
 from evaluators.cluster_points import Integers, Matrix
@@ -72,12 +73,12 @@ def _choose_clusters(points: Matrix, seed: int) -> Choice:
     model = _fit(_sample(points, MOST_FITTED, generator), k, seed, restarts=10)
     labels = np.asarray(model.predict(points), dtype=np.intp)
     distances = np.linalg.norm(points - model.cluster_centers_[labels], axis=1)
-    labels = _set_outliers_apart(labels, distances)
+    # The samples are of the measured points: there, too, the final clusters can be told.
+    of_measured = np.asarray(model.predict(measured), dtype=np.intp)
+    labels = _set_outliers_apart(labels, distances, _left_over(measured, of_measured))
     labels, originals = _by_first_appearance(labels)
     if best is None:
         return Choice(labels, distances, None, (None,) * len(originals))
-    # The samples are of the measured points: there, too, the final clusters can be told.
-    of_measured = np.asarray(model.predict(measured), dtype=np.intp)
     stability = tuple(_jaccard(of_measured == original, best[3]) for original in originals)
     return Choice(labels, distances, best[2], stability)
 
@@ -138,10 +139,21 @@ def _jaccard(members: Integers, samples: list[Integers]) -> float | None:
     return float(np.mean(best)) if best else None
 
 
-def _set_outliers_apart(labels: Integers, distances: Matrix) -> Integers:
+def _left_over(points: Matrix, labels: Integers) -> Integers:
+    """The clusters whose points are, on average, nearer to another cluster than to each other."""
+    if len(np.unique(labels)) < 2:
+        return np.empty(0, np.intp)
+    silhouettes = silhouette_samples(points, labels)
+    numbers = np.unique(labels)
+    means = np.array([silhouettes[labels == number].mean() for number in numbers])
+    return np.asarray(numbers[means < 0], dtype=np.intp)
+
+
+def _set_outliers_apart(labels: Integers, distances: Matrix, left_over: Integers) -> Integers:
     median = float(np.median(distances))
     deviation = 1.4826 * float(np.median(np.abs(distances - median)))
     far = distances > median + FAR * max(deviation, LEAST_DEVIATION)
+    far |= np.isin(labels, left_over)
     apart = labels.copy()
     apart[far] = OUTLIER
     for number in np.unique(labels):

@@ -78,6 +78,21 @@ def test_nine_modes_in_noise_are_found_and_the_noise_set_apart() -> None:
     assert found.clusters[-1].label.startswith("like nothing else")
 
 
+def test_noise_that_gathers_in_a_cluster_of_its_own_is_set_apart() -> None:
+    modes = KnownModes(own_words=3, common_words=25, wobble=0.3)
+    sessions, truth = modes.make(1_200, seed=2)
+    found = cluster_sessions(sessions, seed=1)
+    *groups, outliers = found.clusters
+    assert outliers.kind == "outliers"
+    apart = [truth[name] for name in outliers.session_ids]
+    noise = sum(mode == NOISE for mode in truth.values())
+    assert apart.count(NOISE) > 0.5 * noise
+    assert apart.count(NOISE) > 0.9 * len(apart)
+    place = {name: number for number, c in enumerate(groups) for name in c.session_ids}
+    known = [name for name, mode in truth.items() if mode != NOISE and name in place]
+    assert adjusted_rand_score([truth[n] for n in known], [place[n] for n in known]) > 0.95
+
+
 def test_clusters_say_what_sets_them_apart() -> None:
     by_mode = {mode_of(cluster.session_ids[0]): cluster for cluster in CLUSTERS}
     assert "claims contradicted" in by_mode["unfaithful"].label
