@@ -61,7 +61,9 @@ class TurnwiseCallback(CustomLogger):  # type: ignore[misc]  # not installed whe
         if self._process != os.getpid():
             self._connect()  # a forked worker has none of its parent's threads
         try:
-            decision = route_data(data, self._client, allowed_models(user_api_key_dict))
+            decision = await route_data(
+                data, self._client, lambda model: _may_use(user_api_key_dict, model)
+            )
             if decision is None:
                 return data
             stamp(data, decision)
@@ -144,6 +146,24 @@ class TurnwiseCallback(CustomLogger):  # type: ignore[misc]  # not installed whe
             decision = self._pending.pop(decision_id, None)
         if decision is not None:
             self._reporter.report(replace(decision, upstream_status=status))
+
+
+async def _may_use(key: Any, model: str) -> bool:
+    """LiteLLM's own answer, as its routers ask it: key, team, project and customer, with their
+    access groups and aliases. Whatever it raises is a refusal."""
+    try:
+        from litellm.proxy.auth.auth_checks import can_key_call_resolved_model
+        from litellm.proxy.proxy_server import llm_model_list, llm_router
+    except ImportError:
+        return allowed_models(key)(model)
+    try:
+        await can_key_call_resolved_model(
+            model=model, llm_model_list=llm_model_list, valid_token=key, llm_router=llm_router
+        )
+    except Exception as refusal:  # noqa: BLE001
+        log.info("A request keeps its model: %s", refusal)
+        return False
+    return True
 
 
 callback = TurnwiseCallback(os.environ)

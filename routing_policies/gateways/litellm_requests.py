@@ -5,7 +5,7 @@ Nothing here imports LiteLLM; :mod:`routing_policies.gateways.litellm_plugin` is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -48,8 +48,10 @@ class BudgetUsedUp(Exception):
         self.decision = decision
 
 
-def route_data(
-    data: MutableMapping[str, Any], client: PolicyClient, is_allowed: Callable[[str], bool]
+async def route_data(
+    data: MutableMapping[str, Any],
+    client: PolicyClient,
+    is_allowed: Callable[[str], Awaitable[bool]],
 ) -> Decision | None:
     """Chooses the model of an Anthropic Messages request and fits the request to it, in place.
 
@@ -67,7 +69,8 @@ def route_data(
         raise BudgetUsedUp(decision, choice.pause.message)
     if decision.routed_model == decision.requested_model and not choice.effort:
         return decision
-    if decision.routed_model != decision.requested_model and not is_allowed(decision.routed_model):
+    changes_model = decision.routed_model != decision.requested_model
+    if changes_model and not await is_allowed(decision.routed_model):
         return _kept(decision, "guard:not_allowed")
     betas = headers.get("anthropic-beta", "")
     try:
@@ -124,8 +127,9 @@ def headers_of(data: Mapping[str, Any]) -> dict[str, str]:
 def allowed_models(key: Any) -> Callable[[str], bool]:
     """Whether LiteLLM's lists for a key and its team both name a model; an empty list allows all.
 
-    Only names and ``*`` patterns count: a model that is allowed in a roundabout way (an access
-    group, an alias) stays unused rather than being given to someone who may not have it.
+    For releases of LiteLLM that can't be asked themselves. Only names and ``*`` patterns count: a
+    model that is allowed in a roundabout way (an access group, an alias) stays unused rather than
+    being given to someone who may not have it.
     """
     lists = [list(getattr(key, name, None) or ()) for name in ("models", "team_models")]
 

@@ -12,15 +12,21 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from loop.domain.budget_pauses import BudgetPause
 from loop.domain.lifecycle import Actor, ActorKind
@@ -70,14 +76,51 @@ class Proxy:
         return self.client.post(f"{self.url}/v1/messages", json=body, headers=headers)
 
 
-# Stands for LiteLLM's database of keys: this caller may use Opus only.
+# Stands for LiteLLM's database of keys: most may use Opus only, one a group that has Haiku.
 CUSTOM_AUTH = f"""
 from litellm.proxy._types import UserAPIKeyAuth
 
 async def authorise(request, api_key):
-    models = [] if request.headers["x-claude-code-session-id"] == "any" else ["{OPUS}"]
+    lists = {{"any": [], "group": ["{OPUS}", "small models"]}}
+    models = lists.get(request.headers["x-claude-code-session-id"], ["{OPUS}"])
     return UserAPIKeyAuth(api_key=api_key, models=models)
 """
+
+
+# Writes down what LiteLLM's own spend log gets of a request.
+RECORDER = """
+import json
+from litellm.integrations.custom_logger import CustomLogger
+
+class Recorder(CustomLogger):
+    async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
+        logged = kwargs["standard_logging_object"]
+        row = {"spend": logged["metadata"]["spend_logs_metadata"], "tags": logged["request_tags"]}
+        with open("spend.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\\n")
+
+recorder = Recorder()
+"""
+
+
+@contextmanager
+def span_collector() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yields its URL and the attributes of the spans that come with a decision's."""
+    spans: list[dict[str, Any]] = []
+
+    async def take(request: Request) -> Response:
+        message = ExportTraceServiceRequest.FromString(await request.body())
+        for resource in message.resource_spans:
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    found = {one.key: one.value.string_value for one in span.attributes}
+                    if "turnwise.decision.id" in found:
+                        spans.append(found)
+        return Response(status_code=200)
+
+    app = Starlette(routes=[Route("/v1/traces", take, methods=["POST"])])
+    with running_server(app) as url:
+        yield f"{url}/v1/traces", spans
 
 
 def free_port() -> int:
@@ -89,7 +132,13 @@ def free_port() -> int:
 
 @contextmanager
 def litellm_proxy(
-    folder: Path, service_url: str, api_url: str, *, config: Path = CONFIG, workers: int = 1
+    folder: Path,
+    service_url: str,
+    api_url: str,
+    *,
+    config: Path = CONFIG,
+    workers: int = 1,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Proxy]:
     """The proxy with the example's configuration, in a process group of its own."""
     port = free_port()
@@ -104,6 +153,7 @@ def litellm_proxy(
         "TURNWISE_URL": service_url,
         "TURNWISE_KEYS": str(folder / "trusted.json"),
         "TURNWISE_STATE": str(folder / "policy.json"),
+        **variables,
     }
     command = [str(VENV / "bin" / "litellm"), "--config", str(config)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--num_workers", str(workers)]
@@ -281,10 +331,37 @@ def test_without_the_service_the_last_good_policy_decides_also_after_a_restart(
             assert response.headers["x-turnwise-policy"] == "0"
 
 
-def test_a_key_is_not_given_a_model_that_it_may_not_use_in_any_worker(tmp_path: Path) -> None:
-    (tmp_path / "limited_keys.py").write_text(CUSTOM_AUTH)
+def test_the_decision_stands_on_litellm_s_span(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(f"{CONFIG.read_text()}  custom_auth: limited_keys.authorise\n")
+    config.write_text(CONFIG.read_text().replace("plugin.callback", 'plugin.callback", "otel'))
+    api = FakeAnthropicApi()
+    with (
+        running_server(api) as api_url,
+        policy_service(tmp_path) as service,
+        span_collector() as (traces_url, spans),
+    ):
+        activate(service.store, size_policy(10_000))
+        (tmp_path / "trusted.json").write_text(json.dumps(service.trusted.to_document()))
+        given = {"OTEL_EXPORTER": "otlp_http", "OTEL_ENDPOINT": traces_url}
+        with litellm_proxy(tmp_path, service.url, api_url, config=config, variables=given) as proxy:
+            until(lambda: proxy.ask(300).headers.get("x-turnwise-policy") == "1")
+            name = proxy.ask(300).headers["request-id"]
+            until(lambda: any(span["turnwise.decision.id"] == name for span in spans))
+    (span, *_) = [span for span in spans if span["turnwise.decision.id"] == name]
+    assert (span["turnwise.policy.rule"], span["turnwise.model.requested"]) == ("short", OPUS)
+    assert span["turnwise.model.routed"] == HAIKU
+
+
+def test_two_workers_keep_to_each_key_s_models_and_log_the_decision_in_litellm_s_own_way(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "limited_keys.py").write_text(CUSTOM_AUTH)
+    (tmp_path / "recorder.py").write_text(RECORDER)
+    config = tmp_path / "config.yaml"
+    group = "    model_info: {access_groups: [small models]}\n"
+    text = CONFIG.read_text().replace("\nlitellm_settings:", f"{group}\nlitellm_settings:")
+    text = text.replace("plugin.callback", 'plugin.callback", "recorder.recorder')
+    config.write_text(f"{text}  custom_auth: limited_keys.authorise\n")
     api = FakeAnthropicApi()
     with running_server(api) as api_url, policy_service(tmp_path) as service:
         activate(service.store, size_policy(10_000))
@@ -300,7 +377,16 @@ def test_a_key_is_not_given_a_model_that_it_may_not_use_in_any_worker(tmp_path: 
 
             until(lambda: instances() == 2, 120)
             assert served(proxy.ask(300, session="any")) == HAIKU
-            until(lambda: any(row["session_id"] == "any" for row in service.decisions))
+            grouped = proxy.ask(300, session="group")
+            assert served(grouped) == HAIKU
+            name = grouped.headers["request-id"]
+            until(lambda: {"any", "group"} <= {row["session_id"] for row in service.decisions})
+            log = tmp_path / "spend.jsonl"
+            until(lambda: log.exists() and name in log.read_text())
             proxy.client.close()
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    (row,) = [row for row in rows if row["spend"]["turnwise.decision.id"] == name]
+    assert row["spend"]["turnwise.model.routed"] == HAIKU
+    assert {"policy:1", "arm:stable"} <= set(row["tags"])
     rules = {(row["session_id"], row["rule_id"]) for row in service.decisions}
-    assert {("limited", "guard:not_allowed"), ("any", "short")} <= rules
+    assert {("limited", "guard:not_allowed"), ("any", "short"), ("group", "short")} <= rules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -54,8 +55,15 @@ def data_of(characters: int = 300, **changes: Any) -> dict[str, Any]:
     }
 
 
+def route(data: dict[str, Any], client: PolicyClient, is_allowed: Any) -> Decision | None:
+    async def may_use(model: str) -> bool:
+        return is_allowed(model)
+
+    return asyncio.run(route_data(data, client, may_use))
+
+
 def routed(data: dict[str, Any], client: PolicyClient, is_allowed: Any = EVERY_MODEL) -> Decision:
-    decision = route_data(data, client, is_allowed)
+    decision = route(data, client, is_allowed)
     assert decision is not None
     return decision
 
@@ -152,7 +160,7 @@ names = st.sampled_from([*sorted(data_of()), "litellm_metadata", "metadata", "sy
 @given(changes=st.dictionaries(names, json_values, max_size=5))
 def test_no_request_is_failed_by_the_plugin(client: PolicyClient, changes: Any) -> None:
     data = {**data_of(), **changes}
-    decision = route_data(data, client, EVERY_MODEL)
+    decision = route(data, client, EVERY_MODEL)
     if decision is None:
         assert not isinstance(data["model"], str)
         return
