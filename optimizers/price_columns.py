@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import product
@@ -188,11 +189,12 @@ def _distinct_terms(frame: TurnFrame) -> tuple[list[Terms], Integers]:
 
 
 def _multiplier(price: Price, terms: Terms) -> Fraction:
-    """The product of a price's multipliers for the terms; 0 where one has no price."""
+    """The product of a price's multipliers for the terms; 0 where one has no price. A model
+    without a fast mode serves at standard speed: a gateway drops what it does not take."""
     try:
         multipliers = price.multipliers_of(terms)
     except LookupError:
-        return Fraction(0)
+        return _multiplier(price, replace(terms, speed="")) if terms.speed else Fraction(0)
     factor = Fraction(1)
     for multiplier in multipliers:
         factor *= Fraction(multiplier, ONE)

@@ -19,6 +19,7 @@ from typing import Any
 from loop.domain.errors import Refused
 
 EFFORT_BETA = "effort-2025-11-24"
+FAST_BETA = "fast-mode-2026-02-01"
 PER_TURN_BETAS = ("per-turn-control-2026-07-01", "mid-conversation-tool-changes-2026-07-01")
 EFFORT_ORDER = ("low", "medium", "high", "xhigh", "max")
 MIN_THINKING_TOKENS = 1024  # the API's own minimum
@@ -37,6 +38,7 @@ class Capabilities:
     max_output_tokens: int
     context_tokens: int
     sampling_parameters: bool
+    fast_mode: bool
     per_turn_control: bool  # system messages and settings in the middle of a conversation
 
 
@@ -60,6 +62,7 @@ def capability_table() -> Mapping[str, Capabilities]:
             row["max_output_tokens"],
             row["context_tokens"],
             row["sampling_parameters"],
+            row["fast_mode"],
             row["per_turn_control"],
         )
         for prefix, row in rows.items()
@@ -93,6 +96,7 @@ def repair(body: Mapping[str, Any], betas: str, model: str, effort: str = "") ->
             _fit_thinking,
             _fit_effort,
             _fit_sampling,
+            _fit_speed,
         )
         for step in steps:
             fixes += step(fitted, flags, target)
@@ -217,6 +221,19 @@ def _fit_sampling(body: dict[str, Any], flags: list[str], target: Capabilities) 
     for name in present:
         del body[name]
     return [f"{name}_dropped" for name in present]
+
+
+def _fit_speed(body: dict[str, Any], flags: list[str], target: Capabilities) -> list[str]:
+    if target.fast_mode:
+        return []
+    fixes = []
+    if body.get("speed") == "fast":
+        del body["speed"]
+        fixes.append("speed_dropped")
+    if FAST_BETA in flags:
+        flags.remove(FAST_BETA)
+        fixes.append(f"beta_dropped:{FAST_BETA}")
+    return fixes
 
 
 def _rank(effort: str) -> int:

@@ -379,6 +379,28 @@ REPAIRS: list[Case] = [
         },
     ),
     _repair(
+        _question(speed="fast"),
+        HAIKU,
+        {
+            "outcome": "repaired",
+            "body": {**_question(), "model": HAIKU},
+            "betas": "claude-code-20250219",
+            "fixes": ["speed_dropped", "beta_dropped:fast-mode-2026-02-01"],
+        },
+        betas="claude-code-20250219,fast-mode-2026-02-01",
+    ),
+    _repair(
+        _question(speed="fast"),
+        "claude-opus-5-5",
+        {
+            "outcome": "repaired",
+            "body": {**_question(speed="fast"), "model": "claude-opus-5-5"},
+            "betas": "fast-mode-2026-02-01",
+            "fixes": [],
+        },
+        betas="fast-mode-2026-02-01",
+    ),
+    _repair(
         {"model": OPUS, "messages": [{"role": "system", "content": [_IMAGE]}]},
         HAIKU,
         {"outcome": "Refused"},

@@ -11,6 +11,7 @@ const REQUEST_CLASSES = {
 };
 const OLD_SESSION_ID = /_session_([0-9a-fA-F-]{36})$/;
 const EFFORT_BETA = "effort-2025-11-24";
+const FAST_BETA = "fast-mode-2026-02-01";
 const PER_TURN_BETAS = ["per-turn-control-2026-07-01", "mid-conversation-tool-changes-2026-07-01"];
 const EFFORT_ORDER = ["low", "medium", "high", "xhigh", "max"];
 const MIN_THINKING_TOKENS = 1024;
@@ -179,7 +180,7 @@ export function repair(body, betas, model, effort, table) {
   }
   const target = capabilitiesOf(model, table);
   if (target) {
-    for (const step of [fitMessages, fitMaxTokens, fitThinking, fitEffort, fitSampling]) {
+    for (const step of [fitMessages, fitMaxTokens, fitThinking, fitEffort, fitSampling, fitSpeed]) {
       const done = step(fitted, flags, target);
       if (done === null) return null;
       fixes.push(...done);
@@ -293,6 +294,17 @@ function fitSampling(body, flags, target) {
   const present = ["temperature", "top_p", "top_k"].filter((name) => name in body);
   for (const name of present) delete body[name];
   return present.map((name) => `${name}_dropped`);
+}
+
+function fitSpeed(body, flags, target) {
+  if (target.fast_mode) return [];
+  const fixes = [];
+  if (body.speed === "fast") {
+    delete body.speed;
+    fixes.push("speed_dropped");
+  }
+  if (remove(flags, FAST_BETA)) fixes.push(`beta_dropped:${FAST_BETA}`);
+  return fixes;
 }
 
 function rank(effort) {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from statistics import median
 
@@ -335,6 +335,8 @@ def _cost(
         billed = TokenUsage(uncached, output, hit, write - for_an_hour, for_an_hour)
         terms = Terms(turn.speed, turn.service_tier, turn.inference_geo, turn.web_search_requests)
         cost = prices.cost(model, day, billed, terms).microusd
+        if cost is None:  # at standard speed, where there is no fast mode
+            cost = prices.cost(model, day, billed, replace(terms, speed="")).microusd
         if not fits or prices.find(model, day) is None:
             cost = None
     if agent.shares and prefix:

@@ -201,11 +201,12 @@ def test_a_moved_turn_keeps_its_terms_and_pays_what_the_price_book_asks_for_them
     )  # fmt: skip
     result = replay(RoutingPolicy("p", (), default_model=HAIKU), frame, PRICES, SAME_TOKENS)
     cold = 37_500 + 510
-    # Haiku has no fast mode and no geography with a price: such a turn has none there.
+    # Haiku has no fast mode, so a gateway asks it for standard speed; and no geography with a
+    # price: such a turn has none there.
     assert result.candidate_turn_cost_microusd.tolist() == [
-        cold // 2, 0, 0, cold + 30_000, cold,
+        cold // 2, cold, 0, cold + 30_000, cold,
     ]  # fmt: skip
-    assert result.is_priced.tolist() == [True, False, False, True, True]
+    assert result.is_priced.tolist() == [True, True, False, True, True]
 
 
 def test_a_turn_that_does_not_fit_the_models_window_has_no_price_there() -> None:
