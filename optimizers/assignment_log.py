@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from loop.domain.policies import BUCKETS, Publication, RoutingPolicy
 from optimizers.replay_assumptions import undated
 from optimizers.routing import Routes, routes
+from optimizers.turn_columns import replace_texts
 from optimizers.turn_frame import TurnFrame
 
 Integers = NDArray[np.int64]
@@ -40,6 +41,34 @@ def codes_of(routed: Routes, vocabulary: Vocabulary) -> Integers:
     model = vocabulary.encode(tuple(map(undated, routed.models)))
     effort = vocabulary.encode(routed.efforts)
     return model[routed.model] * _EFFORTS + effort[routed.rule]
+
+
+def split_code(code: int) -> tuple[int, int]:
+    """The vocabulary's codes of the model and of the effort in a route's number."""
+    return divmod(code, _EFFORTS)
+
+
+def with_set_efforts(frame: TurnFrame, publications: Mapping[int, Publication]) -> TurnFrame:
+    """The frame with the efforts that arms set in the place of those that were asked for."""
+    draws = _Draws.of(publications)
+    effort = frame.effort
+    decided = ~np.isnan(frame.propensity)
+    for index, policy in enumerate(draws.policies):
+        if not any(rule.effort for rule in policy.rules):
+            continue
+        routed = routes(policy, frame)
+        arms = {
+            (serial, name)
+            for serial, kind in draws.kinds.items()
+            for name, (_, _, of_arm) in draws.arms[kind].items()
+            if of_arm == index
+        }
+        for serial, name in sorted(arms):
+            here = decided & (frame.serial == serial) & frame.arm.equals(name)
+            rows = np.flatnonzero(here & (np.array(routed.efforts, object)[routed.rule] != ""))
+            texts = [routed.efforts[rule] for rule in routed.rule[rows].tolist()]
+            effort = replace_texts(effort, rows.tolist(), texts)
+    return frame if effort is frame.effort else replace(frame, logged_effort=effort)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +143,13 @@ class AssignmentLog:
         for index, arm in enumerate(self.arm_codes):
             supported |= (self.arm_weights[:, index] > 0) & self.agrees(codes, arm)
         return supported
+
+    def chance_of(self, code: int) -> Floats:
+        """How probable the draw made it that each turn is routed so, shape ``(n,)``."""
+        chance = np.zeros(len(self.frame))
+        for index, arm in enumerate(self.arm_codes):
+            chance += self.arm_weights[self.frame.session, index] * (arm == code)
+        return chance
 
     def folds(self, count: int) -> Integers:
         """A fold for each session, by its first instant: copies of a session go together."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loop.domain.money import PriceBook
+from optimizers.output_lengths import OutputLengths
 from optimizers.price_columns import (
     UNPRICED,
     ModelPrices,
@@ -60,9 +61,14 @@ class CacheModel:
     is asked about."""
 
     def __init__(
-        self, frame: TurnFrame, price_book: PriceBook, assumptions: ReplayAssumptions
+        self,
+        frame: TurnFrame,
+        price_book: PriceBook,
+        assumptions: ReplayAssumptions,
+        lengths: OutputLengths,
     ) -> None:
         self.frame = frame
+        self.lengths = lengths
         self.assumptions = assumptions
         self._priced = PricedTurns(price_book, frame)
         self._prices: dict[int, ModelPrices] = {}
@@ -184,8 +190,7 @@ class CacheModel:
         caches = self._caches(code, rows, prompt)
         uncached = frame.input_tokens[rows] * self._scale[served]
         uncached = np.rint(uncached * ratio).astype(np.int64)
-        output = frame.output_tokens[rows] * self._answer_scale[served]
-        output = np.rint(output * self.assumptions.answer_ratio(name)).astype(np.int64)
+        output = self._output_tokens(code, rows)
         longest = self.assumptions.longest_answer(name)
         if longest is not None:
             output = np.where(served == code, output, np.minimum(output, longest))
@@ -202,6 +207,48 @@ class CacheModel:
         write_5m = (write - write_1h) * caches
         uncached += prompt * ~caches
         return Tokens(uncached, output, read, write_5m, write_1h), caches, fits
+
+    def _output_tokens(self, code: int, rows: Rows) -> Integers:
+        """The answers as the model would write them: by the ratio that the log tells, else by the
+        assumed one."""
+        frame, served = self.frame, self.served[rows]
+        output = frame.output_tokens[rows] * self._answer_scale[served]
+        output = output * self.assumptions.answer_ratio(self.models[code])
+        fitted = self._fitted_lengths(code)
+        if fitted is not None:
+            ratio = fitted[frame.request_class.codes[rows], served]
+            output = np.where(np.isnan(ratio), output, frame.output_tokens[rows] * ratio)
+        return np.asarray(np.rint(output).astype(np.int64))
+
+    def _fitted_lengths(self, code: int) -> Floats | None:
+        """Ratios by request class and served model, NaN where the log tells none; ``None`` where
+        it tells none at all."""
+        classes = self.frame.request_class.values
+        found = np.full((len(classes), len(self.models)), np.nan)
+        for place, name in enumerate(classes):
+            for served, model in enumerate(self.models):
+                ratio = self.lengths.of_models(name, model, self.models[code])
+                if ratio is not None and served != code:
+                    found[place, served] = ratio.ratio
+        return None if np.isnan(found).all() else found
+
+    def effort_cost(self, code: int, rows: Integers, factor: Floats) -> Integers:
+        """What it adds to the cost of turns on a model, in micro-dollars, that an effort makes
+        their answers so many times as long."""
+        tokens = self._tokens(code, rows, np.full(len(rows), NONE), None)[0]
+        total = sum(tokens) - tokens.output
+        nothing = np.zeros_like(total)
+        kept = self.served[rows] == code
+        plain = np.where(kept, self.frame.output_tokens[rows], tokens.output)
+        longer = np.rint(plain * factor).astype(np.int64)
+        longest = self.assumptions.longest_answer(self.models[code])
+        if longest is not None:
+            longer = np.minimum(longer, np.maximum(longest, plain))
+        after, before = (
+            self._prices_on(code).cost(rows, Tokens(total, output, nothing, nothing, nothing))
+            for output in (longer, plain)
+        )
+        return np.asarray(after - before)
 
     def _caches(self, code: int, rows: Rows, prompt: Integers) -> Booleans:
         # What the log shows to have been cached was cacheable.

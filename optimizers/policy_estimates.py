@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from loop.domain.estimates import PolicyEstimate
 from loop.domain.money import PriceBook
 from loop.domain.policies import RoutingPolicy
+from optimizers.length_uses import length_uses
 from optimizers.off_policy import NOT_ASKED
+from optimizers.output_lengths import OutputLengths
 from optimizers.reach import reach_of
 from optimizers.replay import Replayer, ReplayResult
 from optimizers.replay_assumptions import ReplayAssumptions
@@ -24,15 +26,17 @@ def estimate_policy(
     incumbent: RoutingPolicy | None = None,
     evidence: SessionEvidence | None = None,
     assumptions: ReplayAssumptions | None = None,
+    lengths: OutputLengths | None = None,
     org_paths: Sequence[str] = (),
 ) -> PolicyEstimate:
     """Replays the policy over the frame, and estimates quality, cost and waiting time from
     ``evidence`` (of the same frame); without one the quality is refused in words.
 
     The incumbent is the policy in force; without one it is what was served, at what was billed.
+    ``lengths`` are what :func:`~optimizers.output_lengths.fit_output_lengths` found in the log.
     ``org_paths`` are nodes of the organization to look at apart.
     """
-    replayer = Replayer(frame, price_book, assumptions)
+    replayer = Replayer(frame, price_book, assumptions, lengths)
     return estimate_with(policy, replayer, incumbent, evidence, org_paths)
 
 
@@ -71,6 +75,7 @@ def estimate_with(
         )
         if evidence
         else (),
+        output_lengths=length_uses(replayer, theirs),
     )  # fmt: skip
 
 

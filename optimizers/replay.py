@@ -24,6 +24,8 @@ from loop.domain.errors import BadInput
 from loop.domain.money import PriceBook
 from loop.domain.policies import RoutingPolicy
 from optimizers.cache_model import NONE, TOO_LONG, CacheModel, ModelTurns
+from optimizers.length_uses import effort_ratios
+from optimizers.output_lengths import OutputLengths
 from optimizers.replay_assumptions import ReplayAssumptions
 from optimizers.routing import Routes, routes
 from optimizers.shared_prompts import SharedWorld
@@ -90,10 +92,13 @@ class Replayer:
         frame: TurnFrame,
         price_book: PriceBook,
         assumptions: ReplayAssumptions | None = None,
+        lengths: OutputLengths | None = None,
     ) -> None:
         self.frame = frame
+        self.assumptions = assumptions or ReplayAssumptions()
+        self.lengths = lengths or OutputLengths()
         self._book = price_book
-        self._caches = CacheModel(frame, price_book, assumptions or ReplayAssumptions())
+        self._caches = CacheModel(frame, price_book, self.assumptions, self.lengths)
         self._logged_cost_microusd = int(frame.cost_microusd.sum())
 
     def replay(self, policy: RoutingPolicy) -> ReplayResult:
@@ -161,6 +166,12 @@ class Replayer:
                 too_long += int((candidate[part] == TOO_LONG).sum())
                 is_priced = is_priced.copy() if is_priced is frame.is_priced else is_priced
                 is_priced[part] &= candidate[part] >= 0
+        if self.lengths.knows_efforts:
+            candidate = candidate.astype(np.int64)
+            for code, rows, factor in self._effort_changes(routed, recode(routed.model, code_of)):
+                rows, factor = rows[is_priced[rows]], factor[is_priced[rows]]
+                candidate[rows] += caches.effort_cost(code, rows, factor)
+                is_altered[rows] = True
         incumbent = logged = self._logged_cost_microusd
         priced = int(np.count_nonzero(is_priced))
         if priced < n:
@@ -197,6 +208,34 @@ class Replayer:
         kept = np.flatnonzero(is_kept)
         cost[kept] = self.frame.cost_microusd[rows[kept]]
         return cost, ~is_kept
+
+    def _effort_changes(
+        self, routed: Routes, model: Integers
+    ) -> Iterator[tuple[int, Integers, NDArray[np.float64]]]:
+        """The turns whose answers another effort makes shorter or longer, as the log tells, with
+        the factor, by model."""
+        for ratio, code, rows in effort_ratios(self, routed, model):
+            if ratio.basis != "assumed":
+                yield code, rows, np.full(len(rows), ratio.ratio)
+
+    def codes_of(self, routed: Routes) -> Integers:
+        """The model of each turn as one of :attr:`models`, shape ``(n,)``."""
+        return recode(routed.model, self._caches.codes(routed.models))
+
+    @property
+    def models(self) -> list[str]:
+        """Without dates."""
+        return self._caches.models
+
+    @property
+    def served(self) -> Integers:
+        """The served model of each turn as one of :attr:`models`, shape ``(n,)``."""
+        return self._caches.served
+
+    @property
+    def is_billable(self) -> Booleans:
+        """Where something was served, shape ``(n,)``."""
+        return self._caches.is_billable
 
     def _naive_costs(self, result: ReplayResult) -> Integers:
         caches, routed = self._caches, result.routes

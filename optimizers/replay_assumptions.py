@@ -60,7 +60,8 @@ class ReplayAssumptions:
     ``tokenizer_ratio``: tokens for the same text, relative to claude-haiku-4-5. ``verbosity``:
     how much text a model answers with, relative to the others. ``min_cacheable_tokens``: shorter
     prefixes are not cached. ``context_window_tokens``: what a model can take in, answer included,
-    and ``max_output_tokens`` the longest answer. ``lookback_blocks``: how many content blocks
+    and ``max_output_tokens`` the longest answer. ``models_without_effort`` take none: a gateway
+    drops it. ``lookback_blocks``: how many content blocks
     before a breakpoint the API looks for an earlier entry (``None``: all), and
     ``blocks_per_turn`` how many a turn adds to the conversation. The two times to live are those
     of the two kinds of cache write.
@@ -73,6 +74,7 @@ class ReplayAssumptions:
     verbosity: Mapping[str, float] = field(default_factory=dict)
     context_window_tokens: Mapping[str, int] = field(default_factory=_default_windows)
     max_output_tokens: Mapping[str, int] = field(default_factory=_default_outputs)
+    models_without_effort: frozenset[str] = frozenset({"claude-haiku-4-5"})
     lookback_blocks: int | None = 20
     blocks_per_turn: float = 3
     short_ttl_us: int = 5 * 60 * MICROSECONDS

@@ -21,9 +21,11 @@ from loop.domain.estimates import PolicyEstimate
 from loop.domain.money import PriceBook
 from loop.domain.policies import UNITS, Publication, RoutingPolicy
 from loop.domain.runs import OptimizationRun, Trial
+from optimizers.assignment_log import with_set_efforts
 from optimizers.classic import classic_policy
 from optimizers.objectives import Evaluation
 from optimizers.off_policy import EstimationLimits, OutcomeLog
+from optimizers.output_lengths import fit_output_lengths
 from optimizers.policy_estimates import estimate_with, saving_share
 from optimizers.policy_space import NO_BAND, PolicySpace, cheapest_of, models_of
 from optimizers.replay import Replayer
@@ -154,6 +156,7 @@ def search(
     that name was about other data or settings.
     """
     settings = settings or SearchSettings()
+    frame = with_set_efforts(frame, publications or {})
     begun = OptimizationRun(
         run_id=run_id or f"run-{uuid.uuid4().hex[:12]}",
         state="running",
@@ -192,6 +195,9 @@ def search(
     if problem:
         return _finish(begun, f"No better policy found: {problem}.")
 
+    # Of the later sessions nothing may be learnt, not even how long answers are.
+    lengths = fit_output_lengths(frame.of_sessions(split.selection), publications)
+
     def prepare(chosen: Booleans, limits: EstimationLimits = settings.limits) -> _Data:
         part = frame.of_sessions(chosen)
         evidence = SessionEvidence(
@@ -203,7 +209,7 @@ def search(
             wait_seconds=session_wait_seconds,
             labels=session_labels,
         )
-        return _Data(Replayer(part, price_book, settings.assumptions), evidence)
+        return _Data(Replayer(part, price_book, settings.assumptions, lengths), evidence)
 
     unsupported = settings.limits.max_unsupported_share * settings.selection_support_share
     strict = replace(settings.limits, max_unsupported_share=unsupported)
@@ -215,6 +221,7 @@ def search(
         unseen=frame.of_sessions(split.validation),
         price_book=price_book,
         assumptions=settings.assumptions,
+        lengths=lengths,
         incumbent=incumbent,
         publications=publications or {},
         session_quality=session_quality or {},
@@ -257,7 +264,9 @@ def search(
     )
     where = f" {scope.words}" if scope else ""
     searched = f"{len(trials)} policies were tried{where} {basis}; the search ended {reason}"
-    validation = Replayer(frame.of_sessions(split.validation), price_book, settings.assumptions)
+    validation = Replayer(
+        frame.of_sessions(split.validation), price_book, settings.assumptions, lengths
+    )
     best = _choose(done.trials, validation, incumbent, settings.finalists)
     if best is None:
         return _finish(done, f"No better policy found: {searched}, and none saved anything.")
@@ -407,6 +416,8 @@ def _choose(
 
 
 def _failure_on_later(test: PolicyEstimate, margin: float) -> str:
+    if test.saving_share is None:
+        return "could not be costed on later sessions: no turn of them has a price on every side"
     if test.saving_share <= _LEAST_GAIN:
         return f"saved {test.saving_share:.1%} on later sessions"
     difference = test.quality.difference

@@ -28,6 +28,7 @@ from loop.control.store import metadata
 from loop.domain.errors import Conflict, NotFound
 from loop.domain.estimates import (
     Interval,
+    LengthRatio,
     OutcomeEstimate,
     PolicyEstimate,
     RuleReach,
@@ -194,6 +195,10 @@ def read_estimate(document: Mapping[str, Any]) -> PolicyEstimate:
     for name in _OUTCOMES:
         parts[name] = _read_outcome(parts.get(name))
     parts["reach"] = tuple(RuleReach(**item) for item in parts["reach"])
+    parts["output_lengths"] = tuple(
+        LengthRatio(**dict(item) | {"sessions": tuple(item["sessions"])})
+        for item in parts.get("output_lengths", ())
+    )
     parts["slices"] = tuple(_read_slice(item) for item in parts.get("slices", ()))
     return PolicyEstimate(**parts)
 

@@ -21,6 +21,7 @@ from loop.domain.money import PriceBook
 from loop.domain.policies import Publication, RoutingPolicy
 from optimizers.objectives import Evaluation, SavingUnderQuality
 from optimizers.off_policy import EstimationLimits, OutcomeLog
+from optimizers.output_lengths import OutputLengths
 from optimizers.replay import Replayer
 from optimizers.replay_assumptions import ReplayAssumptions
 from optimizers.turn_frame import TurnFrame
@@ -43,6 +44,7 @@ class EvaluationJob:
     unseen: TurnFrame
     price_book: PriceBook
     assumptions: ReplayAssumptions
+    lengths: OutputLengths
     incumbent: RoutingPolicy
     publications: Mapping[int, Publication]
     session_quality: Mapping[str, float]
@@ -59,7 +61,7 @@ class EvaluationJob:
             for part in (self.selection, self.unseen)
         )
         return SavingUnderQuality(
-            Replayer(self.train, self.price_book, self.assumptions),
+            Replayer(self.train, self.price_book, self.assumptions, self.lengths),
             self.incumbent,
             log,
             unseen,

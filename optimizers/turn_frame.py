@@ -92,6 +92,7 @@ class TurnFrame:
     org_path: TextColumn
     repository: TextColumn
     effort: TextColumn
+    logged_effort: TextColumn  # the one it was served at: as asked, or as its arm set it
     speed: TextColumn
     service_tier: TextColumn
     inference_geo: TextColumn
@@ -275,6 +276,7 @@ def _build(columns: Mapping[str, Any], n: int, decisions: Sequence[Decision]) ->
         turn_index=narrow(np.arange(n) - starts[segment]) if n else segment,
         in_tool_loop=~numbers["starts_user_turn"],
         time_order=time_order,
+        logged_effort=ordered["effort"],
         **ordered,
         **numbers,
     )

@@ -196,6 +196,9 @@ def _unpriced(estimate: PolicyEstimate, limits: GateLimits) -> GateCheck:
 
 def _calibration(estimate: PolicyEstimate, limits: GateLimits) -> GateCheck:
     residual, limit = estimate.calibration_residual, limits.max_calibration_residual
+    if residual is None:
+        reason = "nothing was billed, so the replay can't be held against a bill"
+        return GateCheck("calibration", None, limit, "inconclusive", reason)
     trusted = abs(residual) <= limit
     reason = f"the replay of the logged routes is {signed_percent(residual)} off the bill, " + (
         f"limit ±{percent(limit)}"
@@ -209,6 +212,9 @@ def _calibration(estimate: PolicyEstimate, limits: GateLimits) -> GateCheck:
 
 def _saving(estimate: PolicyEstimate, limits: GateLimits) -> GateCheck:
     saving, limit = estimate.saving_share, limits.min_saving_share
+    if saving is None:
+        reason = "the policy in force cost nothing, so the saving is not known"
+        return GateCheck("saving", None, limit, "inconclusive", reason)
     kept = saving >= limit
     reason = (
         f"saves {percent(saving)} of cost, at least {percent(limit)}"

@@ -58,11 +58,11 @@ class AutoApprovalRule:
         found = []
         if report.verdict != "passed":
             found.append(f"the gate said {report.verdict}: {report.reason}")
-        if estimate.saving_share < self.min_saving_share:
-            found.append(
-                f"the saving is {percent(estimate.saving_share)}, "
-                f"below {percent(self.min_saving_share)}"
-            )
+        saving = estimate.saving_share
+        if saving is None:
+            found.append("the saving is not known")
+        elif saving < self.min_saving_share:
+            found.append(f"the saving is {percent(saving)}, below {percent(self.min_saving_share)}")
         difference = estimate.quality.difference
         if difference is None:
             found.append("the quality difference is not known")
@@ -137,7 +137,7 @@ def approve_by_rule(
         )
     quality = estimate.quality.difference
     low = 0.0 if quality is None else quality.low
-    numbers = f"saving {percent(estimate.saving_share)}, quality from {points(low)} points"
+    numbers = f"saving {percent(estimate.saving_share or 0.0)}, quality from {points(low)} points"
     return store.move(
         version,
         State.APPROVED,

@@ -84,6 +84,37 @@ class SliceEstimate:
     p_worse_holm: float | None = None
 
 
+LengthBasis = Literal["randomised", "matched", "assumed"]
+
+
+@dataclass(frozen=True, slots=True)
+class LengthRatio:
+    """Output tokens of one way of serving for each of another, each in its own tokens, in turns of
+    one request class: from model to model, or on one model from effort to effort ("": as asked).
+
+    ``low`` and ``high`` are of the 95 % interval, and ``sessions`` those on either side; an
+    assumed ratio has neither. ``turns`` is how many turns of a replay it was used for.
+    """
+
+    request_class: str
+    from_model: str
+    to_model: str
+    from_effort: str
+    to_effort: str
+    ratio: float
+    low: float | None
+    high: float | None
+    basis: LengthBasis
+    sessions: tuple[int, int] = (0, 0)
+    turns: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        return (
+            self.request_class, self.from_model, self.to_model, self.from_effort, self.to_effort,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyEstimate:
     """One candidate replayed over one set of sessions.
@@ -108,19 +139,22 @@ class PolicyEstimate:
     session_cost_usd: OutcomeEstimate | None = None  # off-policy: the replay's cross-check
     session_wait_seconds: OutcomeEstimate | None = None
     slices: tuple[SliceEstimate, ...] = ()
+    output_lengths: tuple[LengthRatio, ...] = ()  # of the turns that are served otherwise
 
     @property
-    def saving_share(self) -> float:
+    def saving_share(self) -> float | None:
+        """Of the incumbent's cost; ``None`` where that is nothing, or nothing is priced."""
         if self.incumbent_cost_microusd == 0:
-            return 0.0
+            return None
         return 1.0 - self.candidate_cost_microusd / self.incumbent_cost_microusd
 
     @property
-    def calibration_residual(self) -> float:
+    def calibration_residual(self) -> float | None:
         """The error of the replay's own model: the logged routes through it against their bill,
-        as a share of the bill. Without a modelled cost, the incumbent's replay stands for it."""
+        as a share of the bill. Without a modelled cost, the incumbent's replay stands for it.
+        ``None`` where nothing was billed."""
         if self.logged_cost_microusd == 0:
-            return 0.0
+            return None
         modelled = self.modelled_cost_microusd
         replayed = self.incumbent_cost_microusd if modelled is None else modelled
         return replayed / self.logged_cost_microusd - 1.0

@@ -16,6 +16,8 @@ from loop.service.quality_source import quality_measure, read_quality
 from loop.service.rollout_stage import read_publications
 from loop.service.session_facts import labels_of, read_wait_seconds
 from loop.service.settings import Settings
+from optimizers.assignment_log import with_set_efforts
+from optimizers.output_lengths import fit_output_lengths
 from optimizers.policy_estimates import estimate_policy
 from optimizers.session_evidence import SessionEvidence
 from routing_policies import review
@@ -76,11 +78,12 @@ def _estimate_for_gate(
         looked_at = {part.name for part in run.test.slices} if run.test else set()
         if run.found == policy and run.test is not None and looked_at >= set(rules.by_path):
             return run.test
-    frame = load_frame(parts)
+    publications = read_publications(parts)
+    frame = with_set_efforts(load_frame(parts), publications)
     incumbent = incumbent_of(parts)
     evidence = SessionEvidence(
         frame,
-        read_publications(parts),
+        publications,
         read_quality(parts, parts.lake, quality_measure(parts)),
         incumbent,
         wait_seconds=read_wait_seconds(parts.lake),
@@ -92,5 +95,6 @@ def _estimate_for_gate(
         parts.price_book,
         incumbent=incumbent,
         evidence=evidence,
+        lengths=fit_output_lengths(frame, publications),
         org_paths=tuple(rules.by_path),
     )

@@ -13,7 +13,11 @@ from loop.domain.errors import BadInput, Conflict
 from loop.domain.policies import RoutingPolicy
 from loop.domain.turns import METRIC_SOURCE
 from loop.service.assemble import Parts
+from loop.service.rollout_stage import read_publications
+from optimizers.assignment_log import with_set_efforts
 from optimizers.calibration import calibrate, describe_calibration
+from optimizers.length_uses import describe_lengths
+from optimizers.output_lengths import fit_output_lengths
 from optimizers.reach import describe_reach, rule_reach
 from optimizers.replay import Replayer
 from optimizers.turn_frame import COLUMNS, TurnFrame
@@ -65,8 +69,10 @@ def replay_policy(
     """
     from optimizers.policy_estimates import estimate_with  # it loads scipy, which few readings need
 
-    frame = load_frame(parts, view)
-    replayer = Replayer(frame, parts.price_book)
+    publications = read_publications(parts)
+    frame = with_set_efforts(load_frame(parts, view), publications)
+    lengths = fit_output_lengths(frame, publications)
+    replayer = Replayer(frame, parts.price_book, lengths=lengths)
     result = replayer.replay(policy)
     estimate = estimate_with(policy, replayer, incumbent, None)
     if estimate.incumbent_cost_microusd == 0:
@@ -84,6 +90,7 @@ def replay_policy(
         "altered_turns": int(result.is_altered.sum()),
         "calibration_residual": estimate.calibration_residual,
         "reach_words": list(reach),
+        "length_words": describe_lengths(estimate.output_lengths),
     }
 
 

@@ -18,6 +18,7 @@ from loop.domain.runs import OptimizationRun, Trial
 from loop.lake import Lake
 from loop.service.assemble import Parts
 from loop.service.policy_readings import concerns, policy_words
+from optimizers.length_uses import describe_lengths
 
 _OWN_REPOSITORIES = """
     WITH began AS (
@@ -130,4 +131,5 @@ def estimate_row(estimate: PolicyEstimate | None) -> dict[str, Any] | None:
     return asdict(estimate) | {
         "saving_share": estimate.saving_share,
         "calibration_residual": estimate.calibration_residual,
+        "length_words": describe_lengths(estimate.output_lengths),
     }

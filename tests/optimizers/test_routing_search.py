@@ -23,6 +23,7 @@ from loop.domain.runs import OptimizationRun
 from optimizers.classic import classic_policy
 from optimizers.policy_estimates import estimate_policy
 from optimizers.routing_search import SearchSettings, search
+from optimizers.session_evidence import SessionEvidence
 from optimizers.session_splits import split_sessions
 from optimizers.turn_frame import TurnFrame
 
@@ -219,3 +220,25 @@ def test_a_search_reads_the_trap_of_the_naive_rule() -> None:
     estimate = estimate_policy(short_to_haiku(10**6), randomised_log(32, 50).frame, PRICES)
     assert estimate.naive_cost_microusd > 0
     assert estimate.reach[0].rule_id == "short"
+
+
+def test_a_log_without_prices_has_no_saving_and_no_policy() -> None:
+    log = randomised_log(4, 80)
+    none = np.zeros(len(log.frame), bool)
+    bare = replace(log.frame, is_priced=none, cost_microusd=np.zeros(len(log.frame), np.int64))
+    estimate = estimate_policy(all_to(HAIKU), bare, PRICES)
+    assert estimate.saving_share is None
+    assert estimate.calibration_residual is None
+    assert estimate.unpriced_turns == len(bare)
+    run = search(bare, PRICES, incumbent=all_to(OPUS), settings=SearchSettings(trials=3))
+    assert run.found is None
+    assert "no turn of the log has a price" in run.outcome
+
+
+def test_a_log_whose_sessions_all_drew_one_arm_answers_for_no_other() -> None:
+    log = randomised_log(4, 200, (("opus", 10_000, all_to(OPUS)),))
+    evidence = SessionEvidence(log.frame, log.publications, log.quality, all_to(OPUS))
+    estimate = estimate_policy(all_to(HAIKU), log.frame, PRICES, evidence=evidence)
+    assert estimate.quality.value is None
+    assert "outside support" in estimate.quality.refusals[0]
+    assert estimate.output_lengths[0].basis == "assumed"

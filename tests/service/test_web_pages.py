@@ -244,6 +244,19 @@ def test_the_run_page_shows_both_estimates_and_the_reach_under_each_measure() ->
     assert "-0.0500, 95 % interval -0.0610 to -0.0400" in text  # dollars a session
     assert "0.01 worse" in text  # the slice that would pay
     assert "too small" in text
+    assert "0.71 output tokens for one (3,000 turns)" in text
+    assert "Replay against the bill 1.1" in text
+    assert "Scope" not in text
+
+
+def test_the_run_page_names_the_scope_of_a_search() -> None:
+    scope = {"repositories": ["shop", "pay"], "cluster_id": "c-1", "reason": "8 of 9 lie there"}
+    run = run_document()
+    readings = FilledReadings(run={"settings": {**run["settings"], "scope": scope}})
+    text = text_of(PageClient(readings).get("/runs/x").text)
+    assert "Only sessions that begin in shop, pay, because c-1 happens there: 8 of 9" in text
+    part = FilledReadings(run={"settings": {"sampler": "tpe", "scope": {"repositories": ["pay"]}}})
+    assert "begin in pay. For all others" in text_of(PageClient(part).get("/runs/x").text)
 
 
 def test_a_run_that_found_nothing_says_so() -> None:

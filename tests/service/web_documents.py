@@ -156,6 +156,7 @@ def estimate(**given: Any) -> dict[str, Any]:
             "support": 0.97,
             "refusals": ["too few sessions of team beta"],
         },
+        "length_words": ["main turns, haiku for opus: 0.71 output tokens for one (3,000 turns)."],
         "session_cost_usd": {"difference": {"estimate": -0.05, "low": -0.061, "high": -0.04}},
         "session_wait_seconds": {"difference": {"estimate": 1.25, "low": -0.5, "high": 3.0}},
         "slices": [

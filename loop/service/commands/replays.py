@@ -49,7 +49,7 @@ def replay_policy(client: ApiClient, file: Path, as_json: bool) -> None:
     JSON: {sessions, turns, logged_cost_microusd, incumbent_cost_microusd,
     candidate_cost_microusd, naive_cost_microusd, saving_share, naive_saving_share,
     rerouted_turns, altered_turns, unpriced_turns, too_long_turns, modelled_cost_microusd,
-    calibration_residual, reach, reach_words, policy_digest}.
+    calibration_residual, reach, reach_words, output_lengths, length_words, policy_digest}.
     """
     try:
         document = json.loads(file.read_text())
@@ -108,6 +108,7 @@ def _replay_lines(answer: dict[str, Any]) -> list[str]:
         "the cache model on the logged routes is "
         f"{show(answer['calibration_residual'], 'share')} off the bill",
     ]
+    lines += [f"length   {line}" for line in answer["length_words"]]
     if left_out:
         lines.append(f"left out on both sides: of the turns, {'; '.join(left_out)}")
     return lines

@@ -121,6 +121,9 @@ def _print_run(run: dict[str, Any]) -> None:
     ):
         if run.get(name):
             print_lines("", f"Estimate {title}:", *estimate_lines(run[name]))
+    scope = run["settings"].get("scope")
+    if scope:
+        print_lines("", f"Searched in {', '.join(scope['repositories'])} only.")
     if run.get("proposed_version"):
         print_lines("", f"Proposed as version {run['proposed_version']}.")
 
@@ -137,6 +140,7 @@ def estimate_lines(estimate: dict[str, Any]) -> list[str]:
         f"  replay of the served routes differs from the bill by "
         f"{show(estimate['calibration_residual'], 'share')}",
     ]
+    lines += [f"  length   {line}" for line in estimate["length_words"]]
     quality = estimate["quality"]
     if quality["difference"]:
         gap = quality["difference"]
