@@ -212,6 +212,7 @@ ANSWERED = (
         ((all_to(DEAR), 6_000), (short_to_cheap(), 2_000), (all_to(CHEAP), 2_000)),
         short_to_cheap(),
     ),
+    Design("a tenth of 1,000 sessions: 100 in the cheap arm", 1_000, tenth(), all_to(CHEAP)),
     Design("a tenth of 500 sessions: 50 in the cheap arm", 500, tenth(), all_to(CHEAP)),
 )
 

@@ -17,7 +17,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +43,7 @@ RESULTS = Path(__file__).parents[1] / "bench" / "results"
 OPUS, HAIKU = "claude-opus-4-7", "claude-haiku-4-5"
 TURNS_PER_SESSION = 25
 LOOP_TURNS = 100_000
+SHARED_TOKENS = 15_000
 DAY = "2026-01-05"
 START_US = 1_767_600_000_000_000
 SAME_TOKENS = ReplayAssumptions(tokenizer_ratio={})
@@ -105,17 +106,41 @@ def synthetic_log(turns: int, book: PriceBook, seed: int = 0, shared: int = 0) -
     )
 
 
+class Warmth:
+    """Until when the shared system prompt lives on each model, by what turns before an instant
+    left; what others leave at the same instant is not found yet."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, tuple[int, int, int]] = {}  # at, ends before it, ends since
+
+    def ends(self, model: str, at_us: int) -> int:
+        last, before, since = self._ends.get(model, (0, -1, -1))
+        return since if last < at_us else before
+
+    def leave(self, model: str, at_us: int, ends_us: int) -> None:
+        last, before, since = self._ends.get(model, (0, -1, -1))
+        self._ends[model] = (at_us, since if last < at_us else before, max(since, ends_us))
+
+
 def plain_loop(
-    policy: RoutingPolicy, requests: list[Any], rows: list[tuple[int, ...]], book: PriceBook
+    policy: RoutingPolicy,
+    requests: list[Any],
+    rows: list[tuple[int, ...]],
+    book: PriceBook,
+    in_time: Iterable[int],
+    system: int = 0,
 ) -> int:
-    """The same replay, one turn after the other; for logs as :func:`synthetic_log` makes them."""
+    """The same replay, one turn after the other; for logs as :func:`synthetic_log` makes them,
+    with a ``system`` prompt of so many tokens that sessions share."""
     facts = ReplayAssumptions()
     kept: dict[tuple[str, str], Route] = {}
     caches: dict[tuple[str, str], tuple[int, int, int]] = {}
     logged: dict[str, int] = {}
+    warmth = Warmth()
     total_cost, lookback = 0, facts.lookback_turns or len(rows)
-    for number, (request, row) in enumerate(zip(requests, rows, strict=True)):
-        at_us, uncached, output, read, write, billed = row
+    for number in in_time:
+        request = requests[number]
+        at_us, uncached, output, read, write, billed = rows[number]
         key = unit_key(policy, request)
         route = kept[key] = decide(policy, request, kept.get(key))
         model, session = route.model, request.session_id
@@ -127,12 +152,19 @@ def plain_loop(
             ratio = facts.ratio(model) / facts.ratio(OPUS)
             in_all = round(prefix * ratio)
             hit = 0
-            if there and at_us <= there[1] and number - there[2] <= lookback:
-                hit = round(min(there[0], prefix) * ratio)
+            if there and at_us <= there[1]:
+                is_near = number - there[2] <= lookback
+                hit = min(there[0], prefix) if is_near else min(there[0], prefix, system)
+            if system and hit < system and warmth.ends(model, at_us) >= at_us:
+                hit = min(system, prefix)
+            hit = round(hit * ratio)
             answer = round(output * ratio)
             usage = TokenUsage(round(uncached * ratio), answer, hit, in_all - hit, 0)
             cost = book.cost(model, DAY, usage).microusd or 0
-        caches[session, model] = (prefix, at_us + facts.short_ttl_us, number)
+        ends_us = at_us + facts.short_ttl_us
+        caches[session, model] = (prefix, ends_us, number)
+        if system:
+            warmth.leave(model, at_us, ends_us)
         logged[session] = number
         total_cost += cost
     return total_cost
@@ -163,7 +195,7 @@ class Measured:
 def measure_shared(turns: int, book: PriceBook) -> list[Measured]:
     """Every policy where the log shows that sessions share a system prompt: which other sessions
     keep it warm on which model is found anew in each replay."""
-    frame = synthetic_log(turns, book, shared=15_000)
+    frame = synthetic_log(turns, book, shared=SHARED_TOKENS)
     replayer = Replayer(frame, book)
     measured = []
     for name, policy in POLICIES.items():
@@ -196,9 +228,9 @@ def measure_replay(turns: int, book: PriceBook) -> tuple[list[Measured], dict[st
     return measured, size
 
 
-def measure_loop(book: PriceBook) -> list[dict[str, Any]]:
+def measure_loop(book: PriceBook, shared: int = 0) -> list[dict[str, Any]]:
     """The loop beside the columns on the same turns; raises when their costs differ."""
-    frame = synthetic_log(LOOP_TURNS, book)
+    frame = synthetic_log(LOOP_TURNS, book, shared=shared)
     replayer = Replayer(frame, book)
     columns = (
         frame.started_at_us,
@@ -211,9 +243,15 @@ def measure_loop(book: PriceBook) -> list[dict[str, Any]]:
     rows = list(zip(*(column.tolist() for column in columns), strict=True))
     plain = RoutingPolicy("plain", ())
     requests = [frame.request(row, plain) for row in range(len(frame))]
+    in_time = (
+        np.argsort(frame.started_at_us, kind="stable").tolist() if shared else range(len(rows))
+    )
     answers = []
     for name, policy in POLICIES.items():
-        slow, cost = best_seconds(lambda p=policy: plain_loop(p, requests, rows, book), 1)  # type: ignore[misc]
+        slow, cost = best_seconds(
+            lambda p=policy: plain_loop(p, requests, rows, book, in_time, shared),  # type: ignore[misc]
+            1,
+        )
         fast, result = best_seconds(lambda p=policy: replayer.replay(p), 5)  # type: ignore[misc]
         if cost != result.candidate_cost_microusd:
             raise AssertionError(f"{name}: {cost} by loop, {result.candidate_cost_microusd}")
@@ -364,6 +402,7 @@ def main(arguments: list[str] | None = None) -> None:
         "replay": [],
         "sizes": [],
         "loop": measure_loop(book),
+        "shared_loop": measure_loop(book, SHARED_TOKENS),
     }
     if options.sessions:
         answer["sessions"] = measure_sessions(options.sessions, book)

@@ -63,15 +63,21 @@ def report(answer: dict[str, Any]) -> str:
         f"## Against a plain Python loop on {answer['loop'][0]['turns']:,} of the same turns",
         "",
         "The costs are equal to the micro-dollar.",
-        "",
-        "| policy | loop, turns/s | columns, turns/s | ratio |",
-        "|---|---|---|---|",
     ]
-    for item in answer["loop"]:
-        lines.append(
+    for title, rows in (
+        ("each session with a system prompt of its own", answer["loop"]),
+        ("one system prompt for all sessions", answer["shared_loop"]),
+    ):
+        lines += [
+            "",
+            f"| {title} | loop, turns/s | columns, turns/s | ratio |",
+            "|---|---|---|---|",
+        ]
+        lines += [
             f"| {item['policy']} | {item['loop_turns_per_second']:,.0f} | "
             f"{item['columns_turns_per_second']:,.0f} | {item['ratio']:.0f} |"
-        )
+            for item in rows
+        ]
     found = answer["search"]
     lines += [
         "",

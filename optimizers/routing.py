@@ -184,8 +184,9 @@ def _least_runs(
         may_change[starts] = True
         proposed[starts] = match_rules(policy, frame, starts)
     no_limit = np.iinfo(np.int64).max
-    ceilings = policy.guards.max_context_tokens
-    ceiling = np.array([ceilings.get(name, no_limit) for name in models], np.int64)
+    limits = policy.guards.max_context_tokens
+    ceiling = np.array([limits.get(name, no_limit) for name in models], np.int64)
+    has_large = n > 0 and int(frame.total_input_tokens.max()) > int(ceiling.min())
     # All first turns of segments lie together, then all second ones, the longest segment first:
     # so those of a step go on from the head of the step before.
     segment_starts = np.flatnonzero(frame.turn_index == 0)
@@ -194,10 +195,11 @@ def _least_runs(
     counts = np.bincount(frame.turn_index)
     edges = np.append(0, np.cumsum(counts)).tolist()
     step_of = np.repeat(np.arange(len(counts)), counts)
-    rows = longest_first[np.arange(n) - np.repeat(edges[:-1], counts)] + step_of
+    rows = longest_first.astype(np.int32)[np.arange(n) - np.repeat(edges[:-1], counts)]
+    rows += step_of.astype(np.int32)
     proposed, may_change = proposed[rows], may_change[rows]
     requested = frame.requested_model.codes.astype(code.dtype)[rows]
-    total = frame.total_input_tokens[rows]
+    total = frame.total_input_tokens[rows] if has_large else frame.total_input_tokens
     model, rule = np.empty(n, code.dtype), proposed.copy()
     run = np.zeros(0, np.int64)
     for first, end in pairwise(edges):
@@ -208,7 +210,7 @@ def _least_runs(
             rule[step] = np.where(is_kept, rule[before], proposed[step])
         chosen = code[rule[step]]
         chosen = np.where(chosen < 0, requested[step], chosen)
-        if ceilings:
+        if has_large:
             is_above = total[step] > ceiling[chosen]
             rule[step][is_above] = guard
             chosen[is_above] = requested[step][is_above]
