@@ -140,8 +140,9 @@ def _unittest(text: str) -> TestCounts | None:
 
 
 def _go(text: str) -> TestCounts | None:
+    passed, skipped = len(_GO_PASSED.findall(text)), text.count("--- SKIP: ")
     if _GO_FAIL.search(text):
-        return TestCounts(None, max(1, text.count("--- FAIL: ")))
+        return TestCounts(passed or None, max(1, text.count("--- FAIL: ")), skipped)
     if not _GO_OK.search(text) and not _GO_PASSED.search(text):
         return None
     ran = [
@@ -149,8 +150,7 @@ def _go(text: str) -> TestCounts | None:
         for line in text.splitlines()
         if line.startswith("ok") and "no tests to run" not in line
     ]
-    passed = len(_GO_PASSED.findall(text))
-    return TestCounts(passed or None, 0, empty=not ran and not passed)
+    return TestCounts(passed or None, 0, skipped, empty=not ran and not passed)
 
 
 def _end_of(output: str) -> str:
@@ -261,7 +261,7 @@ _CHECK_FAILED = re.compile(
     r"|(?m:^[1-9]\d* errors?, \d+ warnings?)|(?m:^(?:\[[\w:-]+\] )?[1-9]\d* issues?[:.])"
     r"|BUILD FAIL(?:ED|URE)|exited with code [1-9]|ERROR task failed|Some (?:errors"
     r"|warnings) were emitted|npm ERR!|ELIFECYCLE|(?m:^error(?:\[E\d+\])?: )|Failed to compile"
-    r"|\bBuild failed\b"
+    r"|\bBuild failed\b|(?m:^[\w./-]+\.go:\d+:\d+: )"
 )
 _CHECK_PASSED = re.compile(
     r"All checks passed!|\(\d+ fixed, 0 remaining\)|Success: no issues found"

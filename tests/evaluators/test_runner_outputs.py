@@ -23,6 +23,8 @@ COUNTS = {  # passed, failed, skipped; by the tests that were run
     "unittest_failed": (2, 1, 1),
     "cargo_test_passed": (2, 0, 1),
     "cargo_test_failed": (0, 2, 1),
+    "go_test_verbose_passed": (2, 0, 1),
+    "go_test_verbose_failed": (1, 1, 1),
     "ctest_passed": (2, 0, 0),
     "ctest_failed": (1, 1, 0),
     "jest_passed": (2, 0, 1),
