@@ -100,6 +100,7 @@ def ask(url: str, session: str, chars: int) -> httpx.Response:
     return httpx.post(f"{url}/v1/messages", json=body(chars), headers=headers, timeout=60)
 
 
+@pytest.mark.timeout(300)  # four processes start in it
 def test_a_reload_under_load_fails_no_request_and_keeps_sessions_on_their_models(
     tmp_path: Path,
 ) -> None:
