@@ -19,7 +19,9 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -235,7 +237,7 @@ def run_rollout(scenario: Scenario, seed: Sequence[int], plan: RolloutPlan = PLA
 
 def simulate(scenario: Scenario, index: int, rollouts: int) -> dict[str, Any]:
     """A row of the table."""
-    rollouts = max(1, round(rollouts * scenario.repeats))
+    began, rollouts = time.process_time(), max(1, round(rollouts * scenario.repeats))
     ended = [run_rollout(scenario, (2026, index, number)) for number in range(rollouts)]
     how = Counter(one.how for one in ended)
     worse = [one for one in ended if one.how == "worse"]
@@ -244,6 +246,7 @@ def simulate(scenario: Scenario, index: int, rollouts: int) -> dict[str, Any]:
     return {
         "scenario": {**asdict(scenario), "silent_after_hours": _finite(scenario)},
         "rollouts": rollouts,
+        "cpu_seconds": time.process_time() - began,
         "ended": dict(how),
         "worse_low": low,
         "worse_high": high,
@@ -351,16 +354,18 @@ def _count(value: float | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rollouts", type=int, default=500, help="per scenario")
-    rollouts = parser.parse_args().rollouts
-    began = time.process_time()
-    scenarios = []
-    for index, scenario in enumerate(SCENARIOS):
-        scenarios.append(simulate(scenario, index, rollouts))
-        print(f"{scenario.name}: {scenarios[-1]['ended']}", flush=True)
+    parser.add_argument("--processes", type=int, default=2, help="scenarios at a time")
+    given = parser.parse_args()
+    rollouts, scenarios, cpu_seconds = given.rollouts, [], 0.0
+    with ProcessPoolExecutor(given.processes) as pool:
+        for row in pool.map(simulate, SCENARIOS, range(len(SCENARIOS)), repeat(rollouts)):
+            cpu_seconds += row.pop("cpu_seconds")
+            scenarios.append(row)
+            print(f"{row['scenario']['name']}: {row['ended']}", flush=True)
     results = {
         "rollouts": rollouts,
         "scenarios": scenarios,
-        "cpu_seconds": time.process_time() - began,
+        "cpu_seconds": cpu_seconds,
         "machine": f"{platform.machine()} {platform.system()}",
         "python": platform.python_version(),
     }

@@ -19,6 +19,7 @@ from loop.service.commands import (
     intake,
     organization,
     policies,
+    policy_copies,
     rollouts,
     runs,
     sessions,
@@ -105,6 +106,9 @@ turnwise.add_command(sessions.cluster)
 turnwise.add_command(runs.optimize)
 turnwise.add_command(runs.run)
 policies.policy.add_command(push_bifrost)
+policies.policy.add_command(policy_copies.verify)
+policies.policy.add_command(policy_copies.export)
+policies.policy.add_command(policy_copies.history)
 turnwise.add_command(policies.policy)
 turnwise.add_command(replay)
 turnwise.add_command(rollouts.rollout)

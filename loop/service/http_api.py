@@ -48,6 +48,8 @@ def api_app(parts: Parts) -> Starlette:
     readings = Readings(parts, sees=lambda: view_of_caller(parts))
     actions = Actions(parts, readings)
     routes = [
+        # First, since routes are tried in their order and every gateway asks all the time.
+        *gateway_routes(parts.publications, parts.versions, decision_intake(parts)),
         *api_routes(readings, actions),
         *intake_routes(IntakeReadings(parts, lambda: senders_of_caller(parts))),
         *money_routes(parts),
@@ -57,7 +59,6 @@ def api_app(parts: Parts) -> Starlette:
         *replay_routes(parts),
         *judge_routes(parts),
         Route("/v1/transcripts", transcript_intake(parts), methods=["POST"]),
-        *gateway_routes(parts.publications, parts.versions, decision_intake(parts)),
         *web_routes(readings, actions.act, actions.label),
     ]
     refusals = cache(lambda: Refusals(parts.journal))
@@ -116,6 +117,7 @@ def api_routes(readings: Readings, actions: Actions) -> list[BaseRoute]:
             lambda request, _: readings.show_run(request.path_params["run_id"]),
         ),
         get("/v1/policies", lambda request, _: readings.list_policies()),
+        get("/v1/policy-transitions", lambda request, _: readings.list_transitions()),
         post("/v1/policies", lambda request, document: actions.propose(document)),
         get(
             "/v1/policies/{before:int}...{after:int}",

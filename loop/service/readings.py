@@ -268,6 +268,12 @@ class Readings:
             "reach_words": reach_words,
         }
 
+    def list_transitions(self) -> dict[str, Any]:
+        """Every move as it is recorded, in the order of the hash chain."""
+        moves = self._parts.versions.transitions()
+        rows = [{**move.to_document(), "hash": move.hash} for move in moves]
+        return {"rows": rows, "next": None}
+
     def _policy(self, version: int) -> PolicyVersion:
         """Raises :class:`NotFound`, also for one that is no concern of the caller's."""
         found = self._parts.versions.get(known_number(version))

@@ -59,6 +59,7 @@ RULES: Mapping[str, RouteRule] = {
     "POST /v1/replay": READ_OWN,
     "GET /v1/replay/calibration": READ_OWN,
     "GET /v1/policies": READ_OWN,
+    "GET /v1/policy-transitions": READ_ALL,
     "GET /v1/policies/{version:int}": READ_OWN,
     "GET /v1/policies/{before:int}...{after:int}": READ_OWN,
     "GET /v1/budgets": READ_OWN,

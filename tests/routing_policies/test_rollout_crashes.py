@@ -7,12 +7,12 @@ which that process does nothing more. A fresh controller then goes on.
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +30,7 @@ from routing_policies.rollout import RolloutController
 from routing_policies.rollout_records import RolloutStatus
 from routing_policies.version_store import VersionStore
 from tests.fakes.rollout_world import ANN, BOB, PLAN, RolloutWorld, scratch_engine, shifted
+from tests.routing_policies.moving_process import ACTS, STOPPED
 
 
 class Died(BaseException):
@@ -190,35 +191,67 @@ def test_death_at_any_write_leaves_one_active_and_converges(
     assert write > 8
 
 
-KILLED = """
-import sys
-from sqlalchemy import event
-from loop.control.store import connect
-from routing_policies.rollout import RolloutController
-from routing_policies.version_store import VersionStore
-from loop.domain.lifecycle import Actor
-
-engine = connect(sys.argv[1])
-store = VersionStore(engine)
-
-@event.listens_for(engine, "before_cursor_execute")
-def wait(connection, cursor, statement, *rest):
-    if statement.startswith("INSERT INTO publications"):
-        print("in the transaction", flush=True)
-        sys.stdin.read()
-
-RolloutController(store).roll_back("rollout-2", Actor.parse("person:ann"), "enough")
-"""
+def nothing(_world: RolloutWorld) -> None:
+    return
 
 
-def test_kill_9_inside_a_rollbacks_transaction_changes_nothing(
-    engine: Engine, tmp_path: Path
+def proposed(world: RolloutWorld) -> None:
+    ACTS["propose"](world.store, world.controller, [])
+
+
+def gated(world: RolloutWorld) -> None:
+    proposed(world)
+    ACTS["gate"](world.store, world.controller, [])
+
+
+def in_review(world: RolloutWorld) -> None:
+    gated(world)
+    ACTS["submit"](world.store, world.controller, [])
+
+
+def paused(world: RolloutWorld) -> None:
+    world.controller.pause(world.start().rollout_id, ANN, "wait")
+
+
+def promoted(world: RolloutWorld) -> None:
+    to_promotion(world)
+    world.controller.tick("rollout-2", world.outcomes)
+
+
+@pytest.mark.parametrize(
+    ("before", "verb", "state"),
+    [
+        (nothing, "propose", State.PROPOSED),
+        (proposed, "gate", State.GATE_PASSED),
+        (gated, "submit", State.IN_REVIEW),
+        (in_review, "approve", State.APPROVED),
+        (to_first_stage, "start", State.CANARY),
+        (to_next_stage, "pause", State.PAUSED),
+        (paused, "resume", State.CANARY),
+        (to_next_stage, "look", State.CANARY),
+        (to_promotion, "look", State.ACTIVE),
+        (to_rollback, "look", State.ROLLED_BACK),
+        (to_next_stage, "roll back", State.ROLLED_BACK),
+        (promoted, "roll back", State.ROLLED_BACK),
+    ],
+)
+def test_kill_9_before_a_commit_changes_nothing_and_the_next_try_does(
+    engine: Engine,
+    tmp_path: Path,
+    before: Callable[[RolloutWorld], None],
+    verb: str,
+    state: State,
 ) -> None:
     world = RolloutWorld(engine)
-    world.now_us = time.time_ns() // 1000
-    world.start()
+    before(world)
+    outcomes = tmp_path / "outcomes"
+    outcomes.write_bytes(pickle.dumps(world.outcomes))
+    known = world.store.transitions(), world.store.publications()
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, f"sqlite:///{tmp_path}/control.db"],
+        [
+            *(sys.executable, "-m", "tests.routing_policies.moving_process"),
+            *(f"sqlite:///{tmp_path}/control.db", str(world.now_us), verb, str(outcomes)),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -226,12 +259,14 @@ def test_kill_9_inside_a_rollbacks_transaction_changes_nothing(
     )
     with process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "in the transaction\n"
+        assert process.stdout.readline() == f"{STOPPED}\n"
         process.send_signal(signal.SIGKILL)
     check_registry(world.store)
-    assert world.controller.status("rollout-2").state == "canary"
-    world.wait(60)
-    assert world.controller.roll_back("rollout-2", ANN, "again").state == "rolled_back"
+    assert (world.store.transitions(), world.store.publications()) == known
+    world.wait(31)  # the dead one's lease has run out
+    world.pull()
+    ACTS[verb](world.store, RolloutController(world.store), world.outcomes)
+    assert world.store.get(2).state is state
     check_registry(world.store)
 
 

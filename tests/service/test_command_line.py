@@ -416,6 +416,29 @@ def test_an_unreachable_server_is_4(tmp_path: Path, line: str) -> None:
     assert UNREACHABLE in talked(result)
 
 
+def test_a_publication_is_verified_as_a_gateway_does_it(own_folder: Path, tmp_path: Path) -> None:
+    held = run(own_folder, "policy verify --json")
+    assert held.exit_code == 0, held.output
+    found = json.loads(held.stdout)
+    assert [arm["name"] for arm in found["arms"]] == ["stable"]
+    assert run(own_folder, f"policy verify --seen {found['serial'] + 1}").exit_code == 3
+    nobody = tmp_path / "keys.json"
+    nobody.write_text('{"keys": []}')
+    refused = run(own_folder, f"policy verify --keys {nobody}")
+    assert (refused.exit_code, "No key that signed this is trusted" in talked(refused)) == (3, True)
+    cut = tmp_path / "envelope.json"
+    cut.write_text('{"payload": "e30="')
+    assert run(own_folder, f"policy verify {cut}").exit_code == 2
+
+
+def test_a_version_is_exported_and_the_history_kept(own_folder: Path, tmp_path: Path) -> None:
+    shown = run(own_folder, "policy export 2 --to cel --json")
+    assert "_tokens < 10000" in json.loads(shown.stdout)["document"]["expression"]
+    kept = run(own_folder, f"policy history {tmp_path / 'history'} --json")
+    assert json.loads(kept.stdout)["commits"] >= 2
+    assert (tmp_path / "history" / "policies" / "2" / "policy.json").exists()
+
+
 def test_the_gate_exits_by_its_verdict(own_folder: Path) -> None:
     cheap = classic_policy().to_document() | {"rules": [], "default": {"model": HAIKU}}
     inconclusive = run(own_folder, f"policy gate {propose(own_folder, cheap)} --json")
