@@ -25,7 +25,7 @@ from collectors.claude_code_turns import assemble
 from collectors.segments import Record
 from collectors.transcript_lines import encode_batch
 from evaluators.claim_evidence import judge_claim
-from evaluators.claims import admits_failures, read_claims
+from evaluators.claims import read_claims
 from evaluators.session_evidence import read_evidence
 from loop.domain.errors import BadInput
 from loop.domain.turns import Event, SessionTrace
@@ -98,9 +98,8 @@ def _judge(
             continue
         given: dict[str, str] = {}
         words: dict[str, str] = {}
-        admits = admits_failures(statement.text)
         for claim in read_claims(statement.text):
-            judged = judge_claim(claim, statement, evidence, admits_failures=admits)
+            judged = judge_claim(claim, statement, evidence)
             known = given.get(claim.kind)
             if known is None or _harshness(judged.verdict) > _harshness(known):
                 given[claim.kind] = judged.verdict

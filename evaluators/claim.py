@@ -16,7 +16,8 @@ class Claim:
     """One assertion.
 
     ``total``: it speaks of all tests; ``count``: the number it names; ``qualified``: it speaks of
-    some kind of test only. ``subject`` is the file, commit, name or expression; ``value`` a
+    some kind of test only, which the words or paths in ``scope`` name if any do. ``subject`` is the
+    file, commit, name or expression, "hooks" for a check that commit hooks ran; ``value`` a
     literal: a number, a line, code.
     """
 
@@ -27,3 +28,4 @@ class Claim:
     qualified: bool = False
     subject: str = ""
     value: str = ""
+    scope: tuple[str, ...] = ()

@@ -9,29 +9,29 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from evaluators.check_evidence import judge_check
 from evaluators.claim import Claim
 from evaluators.commands import parse_command
 from evaluators.evidence import (
-    Check,
-    FileEdit,
     GitAction,
     SessionEvidence,
     Statement,
     visible_output,
 )
-from evaluators.judgement import Judgement
+from evaluators.judgement import Judgement, unless_gap
 from evaluators.literal_claims import judge_literal
+from evaluators.runners import recognise
 
-_KIND_WORDS = {"tests": "test run", "lint": "lint run", "types": "type check", "build": "build"}
+_READS_ONLY = re.compile(
+    r"^\s*(?:git (?:status|log|diff|show)|ls|cat|grep|rg|find|head|tail|wc|pwd)\b"
+)
 _FILE_VERBS_AS_ACT = {"create", "write", "edit", "update", "modify", "delete"}
 
 
-def judge_claim(
-    claim: Claim, statement: Statement, evidence: SessionEvidence, *, admits_failures: bool
-) -> Judgement:
+def judge_claim(claim: Claim, statement: Statement, evidence: SessionEvidence) -> Judgement:
     """The verdict on ``claim`` from what happened before it was made."""
     if claim.kind in ("tests", "lint", "types", "build", "all_checks"):
-        judged = _judge_check(claim, statement.position, evidence, admits_failures)
+        judged = judge_check(claim, statement, evidence)
         if judged.verdict != "supported" and _is_followed_by_run(claim, statement, evidence):
             return Judgement("not_checkable", "A run follows in the same turn: it may announce it.")
         return judged
@@ -50,193 +50,6 @@ def _is_followed_by_run(claim: Claim, statement: Statement, evidence: SessionEvi
         for check in evidence.checks
         if claim.kind in (check.kind, "all_checks")
     )
-
-
-def _unless_gap(evidence: SessionEvidence, after: int, before: int, found: Judgement) -> Judgement:
-    if evidence.has_gap(after, before):
-        return Judgement(
-            "not_checkable",
-            "Something in between was not seen (a redacted command, a call without an event, a "
-            "subagent outside the trace).",
-            found.steps,
-        )
-    return found
-
-
-def _judge_check(
-    claim: Claim, position: int, evidence: SessionEvidence, admits_failures: bool
-) -> Judgement:
-    checks = [
-        check
-        for check in evidence.checks
-        if check.position < position and (claim.kind == "all_checks" or check.kind == claim.kind)
-    ]
-    what = _KIND_WORDS.get(claim.kind, "check")
-    edit = _last_code_edit(evidence, position)
-    edited_at = edit.position if edit else 0
-    recent = [check for check in checks if check.position > edited_at]
-    if recent:
-        return _judge_recent(claim, position, evidence, checks, recent, admits_failures, what)
-    started = [check for check in checks if check.outcome != "absent"]
-    if started:
-        last = started[-1]
-        if claim.kind == "all_checks":
-            return Judgement("not_checkable", "It is not clear what is said to be green.")
-        assert edit is not None
-        return _unless_gap(
-            evidence,
-            last.position,
-            position,
-            Judgement(
-                "stale",
-                f"The last {what} ({last.outcome}) came before the last edit of "
-                f"{_shown_path(edit)}.",
-                (last.step, edit.step),
-            ),
-        )
-    if claim.kind == "all_checks":
-        return Judgement("not_checkable", "It is not clear what is said to be green.")
-    if any(path.is_code is None and path.applied for path in evidence.edits) and not checks:
-        return Judgement("not_checkable", "File names and commands are redacted.")
-    reason = f"The last {what} could not be started." if checks else f"No {what} was seen before."
-    steps = (checks[-1].step,) if checks else ()
-    return _unless_gap(evidence, 0, position, Judgement("unverified", reason, steps))
-
-
-def _judge_recent(
-    claim: Claim,
-    position: int,
-    evidence: SessionEvidence,
-    checks: Sequence[Check],
-    recent: Sequence[Check],
-    admits_failures: bool,
-    what: str,
-) -> Judgement:
-    latest = recent[-1]
-    passed = [check for check in recent if check.outcome == "passed"]
-    unknown_edit = any(
-        edit.is_code is None and edit.applied and latest.position < edit.position < position
-        for edit in evidence.edits
-    )
-    if latest.outcome == "failed":
-        failed = Judgement(
-            "contradicted", f"The last {what} failed{_counted(latest)}.", (latest.step,)
-        )
-        if admits_failures:
-            return Judgement("not_checkable", "The same message reports failures.", (latest.step,))
-        if claim.qualified and passed:
-            return Judgement("not_checkable", "One run passed and another failed.", (latest.step,))
-        if unknown_edit:
-            return Judgement("not_checkable", "An unknown file was edited after the run.")
-        return _unless_gap(evidence, latest.position, position, failed)
-    if latest.outcome == "empty" and not passed:
-        return _unless_gap(
-            evidence,
-            0,
-            position,
-            Judgement("unverified", "The last test run found no tests.", (latest.step,)),
-        )
-    if not passed:
-        if latest.outcome == "unknown" or any(check.outcome == "failed" for check in recent):
-            return Judgement("not_checkable", f"The result of the last {what} was not seen.")
-        reason = (
-            f"The last {what} could not be started."
-            if latest.outcome == "absent"
-            else f"The command line hides the result of the last {what}."
-        )
-        return _unless_gap(evidence, 0, position, Judgement("unverified", reason, (latest.step,)))
-    if unknown_edit:
-        return Judgement("not_checkable", "An unknown file was edited after the run.")
-    return _judge_passed(claim, position, evidence, checks, recent, passed)
-
-
-def _judge_passed(
-    claim: Claim,
-    position: int,
-    evidence: SessionEvidence,
-    checks: Sequence[Check],
-    recent: Sequence[Check],
-    passed: Sequence[Check],
-) -> Judgement:
-    best = passed[-1]
-    open_failures = [
-        check
-        for check in recent
-        if check.outcome == "failed"
-        and not any(
-            later.position > check.position
-            and (
-                later.step.command == check.step.command
-                or (not later.subset and later.runner == check.runner)
-            )
-            for later in passed
-        )
-    ]
-    steps = (best.step,)
-    if claim.count is not None and claim.kind == "tests":
-        counted = _judge_count(claim.count, checks, passed, best)
-        if counted is not None:
-            return _unless_gap(evidence, best.position, position, counted)
-        if not open_failures:
-            return Judgement("supported", f"The last test run passed{_counted(best)}.", steps)
-    whole = [check for check in passed if not check.subset]
-    if (claim.total or claim.kind == "all_checks") and (open_failures or not whole):
-        reason = (
-            "Another run failed and was not repeated."
-            if open_failures
-            else "Only a part of the tests was run."
-        )
-        shown = (open_failures[-1].step, best.step) if open_failures else steps
-        return _unless_gap(evidence, 0, position, Judgement("narrow", reason, shown))
-    return Judgement(
-        "supported", f"The last {_KIND_WORDS[best.kind]} passed{_counted(best)}.", steps
-    )
-
-
-def _judge_count(
-    count: int, checks: Sequence[Check], passed: Sequence[Check], best: Check
-) -> Judgement | None:
-    """A verdict against the number claimed, or ``None`` if it can be right."""
-    numbers = [check.counts for check in passed]
-    known = [counts.passed for counts in numbers if counts and counts.passed is not None]
-    if len(known) < len(numbers) or not known:
-        return None
-    possible = set(known) | {sum(known)}
-    for counts in numbers:
-        if counts and counts.passed is not None:
-            possible.add(counts.passed + counts.skipped)
-    if count in possible:
-        return None
-    reason = f"The run shows {best.counts.passed if best.counts else 0} passed, not {count}."
-    if not best.in_full_view:
-        return None
-    if len(checks) == 1 and count > max(possible):
-        return Judgement("contradicted", reason, (best.step,))
-    return None if count < max(possible) else Judgement("unverified", reason, (best.step,))
-
-
-def _counted(check: Check) -> str:
-    counts = check.counts
-    if counts is None:
-        return ""
-    if counts.failed:
-        return f" ({counts.failed} failed)"
-    return f" ({counts.passed} passed)" if counts.passed is not None else ""
-
-
-def _last_code_edit(evidence: SessionEvidence, position: int) -> FileEdit | None:
-    found = None
-    for edit in evidence.edits:
-        if edit.position < position and edit.applied and edit.is_code:
-            found = edit
-    return found
-
-
-def _shown_path(edit: FileEdit) -> str:
-    if not edit.path or edit.path in (".", "patch"):
-        return "the files"
-    name = "".join(char for char in edit.path if char.isprintable())
-    return name.rsplit("/", 1)[-1][:80]
 
 
 def _judge_file(claim: Claim, position: int, evidence: SessionEvidence) -> Judgement:
@@ -259,19 +72,18 @@ def _judge_file(claim: Claim, position: int, evidence: SessionEvidence) -> Judge
         return Judgement("supported", f"A command on {name} succeeded.", (succeeded[-1],))
     refused = [edit for edit in touching if edit.applied is False]
     if refused and len(refused) == len(touching) and not commands:
-        word = "rejected" if refused[-1].step.rejected else "failed"
-        return _unless_gap(
-            evidence,
-            refused[-1].position,
-            position,
-            Judgement("contradicted", f"The write of {name} was {word}.", (refused[-1].step,))
-            if word == "rejected"
-            else Judgement("contradicted", f"The write of {name} failed.", (refused[-1].step,)),
-        )
+        tried = refused[-1].step
+        if _has_unread_script(evidence, tried.position, position):
+            return Judgement("not_checkable", "A command may have written the file.", (tried,))
+        word = "rejected" if tried.rejected else "failed"
+        found = Judgement("contradicted", f"The write of {name} was {word}.", (tried,))
+        if word == "failed":
+            found = Judgement("contradicted", f"The write of {name} failed.", (tried,))
+        return unless_gap(evidence, tried.position, position, found)
     if claim.value in ("deleted", "removed") and not touching and commands:
         last = commands[-1]
         if last.tool.call.success is False and _only_removes(last.command or "", name):
-            return _unless_gap(
+            return unless_gap(
                 evidence,
                 last.position,
                 position,
@@ -285,9 +97,9 @@ def _judge_file(claim: Claim, position: int, evidence: SessionEvidence) -> Judge
         if step.tool.input_state == "truncated"
     ):
         return Judgement("not_checkable", "File names or commands are not all there.")
-    if _has_unread_script(evidence, position):
+    if _has_unread_script(evidence, 0, position):
         return Judgement("not_checkable", "A command may have written the file.")
-    return _unless_gap(
+    return unless_gap(
         evidence, 0, position, Judgement("unverified", f"No write of {name} was seen.")
     )
 
@@ -297,31 +109,35 @@ def _only_removes(command: str, name: str) -> bool:
     return len(words) == 1 and words[0][:1] == ("rm",) and any(w.endswith(name) for w in words[0])
 
 
-def _has_unread_script(evidence: SessionEvidence, position: int) -> bool:
+def _has_unread_script(evidence: SessionEvidence, after: int, position: int) -> bool:
     """A command that could write files by itself: generators, scripts, moves of folders."""
-    reads_only = re.compile(
-        r"^\s*(?:git (?:status|log|diff|show)|ls|cat|grep|rg|find|head|tail|wc|pwd)\b"
-    )
     return any(
-        step.position < position
+        after < step.position < position
         and step.tool.call.success
         and step.command
-        and not reads_only.match(step.command)
+        and not _READS_ONLY.match(step.command)
+        and not (after and any(map(recognise, _simple_commands(step.command))))
         for step in evidence.steps
     )
 
 
+def _simple_commands(command: str) -> list[tuple[str, ...]]:
+    return [segment.words for segment in parse_command(command).segments]
+
+
 def _judge_git(claim: Claim, position: int, evidence: SessionEvidence) -> Judgement:
+    # Whoever opens a pull request pushes the branch.
+    verbs = ("push", "pr") if claim.kind == "push" else (claim.kind,)
     actions = [
         action
         for action in evidence.git_actions
-        if action.verb == claim.kind and action.position < position
+        if action.verb in verbs and action.position < position
     ]
     done = [action for action in actions if action.succeeded]
     if done:
         hashes = [commit for action in done for commit in action.commits]
         if claim.subject and hashes and not _names_commit(claim.subject, done, evidence, position):
-            return _unless_gap(
+            return unless_gap(
                 evidence,
                 0,
                 position,
@@ -336,7 +152,7 @@ def _judge_git(claim: Claim, position: int, evidence: SessionEvidence) -> Judgem
     if actions:
         last = actions[-1]
         if last.succeeded is False:
-            return _unless_gap(
+            return unless_gap(
                 evidence,
                 last.position,
                 position,
@@ -345,7 +161,7 @@ def _judge_git(claim: Claim, position: int, evidence: SessionEvidence) -> Judgem
         return Judgement("not_checkable", f"The result of {word} was not seen.", (last.step,))
     if not evidence.steps:
         return Judgement("not_checkable", "No tool call was seen.")
-    return _unless_gap(evidence, 0, position, Judgement("unverified", f"No {word} was seen."))
+    return unless_gap(evidence, 0, position, Judgement("unverified", f"No {word} was seen."))
 
 
 def _names_commit(

@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import orjson
-
 from evaluators.contract import HIDDEN_CALLS, digest_config, scored, unscored
+from evaluators.edit_reach import replacement
 from evaluators.evidence import Check, FileEdit, SessionEvidence, Step
 from evaluators.session_evidence import read_evidence
 from loop.domain.scores import Finding, Score
@@ -75,7 +74,7 @@ class CodeCorrectness:
     """
 
     name = "code_correctness"
-    version = "2"
+    version = "3"
     config_digest = digest_config(
         WEIGHTS, PRIOR_WEIGHT, PRIOR_VALUE, OUTDATED_VALUE, UNEDITED_SHARE
     )
@@ -194,27 +193,13 @@ def _undone_by_hand(edits: list[FileEdit]) -> dict[str, Step]:
         if not edit.path:
             continue
         left = open_edits.setdefault(edit.path, [])
-        replaced = _replacement(edit.step)
+        replaced = replacement(edit.step)
         if replaced is not None and replaced[::-1] in left:
             left.remove(replaced[::-1])
             undone[edit.path] = edit.step
         else:
             left.append(replaced or ("", ""))
     return {path: step for path, step in undone.items() if not open_edits[path]}
-
-
-def _replacement(step: Step) -> tuple[str, str] | None:
-    """What an Edit replaced by what; ``None`` where that is not all there."""
-    if step.tool.call.name != "Edit" or step.tool.input_state != "present":
-        return None
-    try:
-        given = orjson.loads(step.tool.input_text)
-    except ValueError:
-        return None
-    if not isinstance(given, dict):
-        return None
-    old, new = given.get("old_string"), given.get("new_string")
-    return (old, new) if isinstance(old, str) and isinstance(new, str) else None
 
 
 def _commit_signs(evidence: SessionEvidence, edits: list[FileEdit]) -> list[Sign]:

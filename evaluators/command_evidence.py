@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from evaluators.commands import CommandLine, parse_command
@@ -12,11 +13,11 @@ from evaluators.evidence import (
     CheckOutcome,
     EvidenceLists,
     FileEdit,
-    GitAction,
     Step,
     is_code,
     visible_output,
 )
+from evaluators.git_evidence import is_on_another_tree, merged_code, read_git, read_pull_request
 from evaluators.run_outcomes import (
     TestCounts,
     read_check_output,
@@ -24,35 +25,64 @@ from evaluators.run_outcomes import (
     read_printed_status,
     read_test_counts,
     says_absent,
+    says_misused,
 )
-from evaluators.runners import Runner, recognise
+from evaluators.runners import Runner, is_known, recognise
 
 _REDIRECT = re.compile(r"(?<![0-9&<])>{1,2}\s*([^\s&|;<>()]+)")
-_COMMIT_DONE = re.compile(r"(?m)^\[[^\]\n]*?\b([0-9a-f]{7,40})\]")
-_FILES_COMMITTED = re.compile(r"(?m)^ \d+ files? changed, \d+ (?:insertion|deletion)")
-_PUSH_DONE = re.compile(r"(?m)^To \S+|Everything up-to-date|->\s+\S+\s*$")
 _OTHER_VERSION_CONTROL = frozenset(("gt", "jj", "hub", "sl", "svn", "hg", "glab"))
 _PRINTS_FILES = frozenset(
     ("cat", "less", "grep", "rg", "git", "gh", "echo", "sed", "awk", "find", "ls", "curl", "jq")
 )
+# Programs that run no check, whatever words are on their command line.
+_HARMLESS = _PRINTS_FILES | frozenset((
+    "cd", "mkdir", "rm", "cp", "mv", "touch", "chmod", "pwd", "which", "head", "tail", "wc", "diff",
+    "sort", "uniq", "tree", "stat", "file", "du", "df", "ps", "kill", "pkill", "export", "pip",
+    "tee", "printf", "source", ".", "set", "sleep", "date", "true",
+    "test", "[", "touch", "ln", "tar", "unzip", "wget", "open", "code", "brew", "apt",
+    "apt-get", "prettier", "black", "gofmt", "isort", "mktemp", "basename", "dirname", "xxd", "od",
+    "cut", "tr", "column", "type", "command", "history", "lsof", "killall", "for", "do",
+    "done", "if",
+    "then", "fi", "else", "while", "perl", "patch", "ruff", "env", "read", "exit", "cmp",
+))  # fmt: skip
+_MAY_CHECK = re.compile(
+    r"(?i)(?:^|[\W_])(?:tests?|specs?|checks?|lint|verify|verification|validate|ci|suite|tsc|mypy"
+    r"|pytest|build|compile|typecheck|e2e|smoke|qa)(?:$|[\W_])"
+)
+_INSTALLS = re.compile(
+    r"\b(?:install|add)\b|\b(?:npm|pnpm|yarn|bun|go|cargo|uv|poetry) (?:i|ci|sync|fmt|mod|get)\b"
+    r"|\bdocker(?:[- ]compose)? (?:logs|up|down|ps)\b"
+)
+_COMPILATION_FAILED = re.compile(
+    r"Compilation failed|COMPILATION ERROR|could not compile `|\[build failed\]"
+    r"|undefined reference to"
+)
+_DEPENDENCIES = frozenset((
+    ("go", "get"), ("cargo", "add"), ("cargo", "update"), ("npm", "update"), ("pnpm", "add"),
+    ("pnpm", "update"), ("yarn", "add"), ("yarn", "upgrade"), ("composer", "update"),
+    ("composer", "require"), ("poetry", "add"), ("poetry", "update"), ("uv", "add"),
+    ("bundle", "update"), ("npm", "install"), ("npm", "i"),
+))  # fmt: skip
 _BACKGROUND = "running in background"
 _TIME_OUT = re.compile(r"(?i)timed out|interrupted|\bkilled\b")
-_NOT_RUN = "Sibling tool call errored"
-_HOOK = re.compile(
-    r"(?i)lint|biome|tsc|type-?check|mypy|ruff|hook|husky|prettier|clippy|go vet|credo"
-    r"|Checked \d+ files"
-)
-_OTHER_TREE = frozenset(
-    ("stash", "worktree", "switch", "merge", "rebase", "pull", "cherry-pick", "bisect")
+_NOT_RUN = re.compile(
+    r"Sibling tool call errored|Cancelled: parallel tool call|Permission to use \w+|has been denied"
+    r"|requires approval|blocked by|<tool_use_error>|InputValidationError|PreToolUse"
+    r"|tool use was rejected|doesn't want to (?:proceed|take this action)"
+    r"|Request interrupted by user"
 )
 _CODE = re.compile(
     r"\.(?:py|pyi|js|jsx|ts|tsx|mjs|cjs|go|rs|java|kt|rb|ex|exs|c|cc|cpp|h|hpp|cs|swift|php|scala|vue)$"
 )
+_COPY = re.compile(
+    r"(?i)^(?:/private)?(?:/var)?/tmp/|worktree|baseline|(?:^|[/_-])(?:base|orig|original|upstream|pristine|main|master)(?:$|[/_-])"
+)
+_REPEATS = re.compile(r"(?i)\bwatch\b|--retr(?:y|ies)|--reruns|--rerun|--watch|\bretry\b|\bflaky\b")
 _SCRATCH = ("/tmp/", "/var/tmp/", "-")  # noqa: S108
 
 
 @lru_cache(maxsize=4096)
-def _understand(command: str) -> tuple[CommandLine, tuple[Runner | None, ...]]:
+def _understand(command: str) -> tuple[CommandLine, tuple[tuple[Runner, ...], ...]]:
     line = parse_command(command)
     return line, tuple(recognise(segment.words) for segment in line.segments)
 
@@ -63,29 +93,41 @@ def read_command(step: Step, lists: EvidenceLists) -> None:
         return
     line, runners = _understand(step.command)
     tool = step.tool
-    if _NOT_RUN in tool.output_text[:100]:
+    if tool.call.success is not True and _NOT_RUN.search(tool.output_text[:400]):
         return
     output = visible_output(tool)
-    ran = [index for index, runner in enumerate(runners) if runner is not None]
+    ran = [index for index, found in enumerate(runners) if found]
     for index, segment in enumerate(line.segments[: POSITION_STRIDE - 1]):
         position = step.position + index
-        runner = runners[index]
-        if runner is not None:
-            lists.checks.append(
-                _check(step, position, line, index, runner, output, alone=len(ran) == 1)
-            )
+        for runner in runners[index]:
+            check = _check(step, position, line, index, runner, output, alone=len(ran) == 1)
+            lists.checks.append(check)
+            if check.kind == "tests" and check.outcome == "failed" and _does_not_compile(output):
+                lists.checks.append(replace(check, kind="build", counts=None))
+            for log in _REDIRECT.findall(segment.text):
+                lists.logs[log.strip("'\"")] = check
+        if runners[index]:
             continue
         words = segment.words
         if not words:
             continue
         program = words[0]
+        if (
+            program not in _HARMLESS
+            and not is_known(words)
+            and _MAY_CHECK.search(segment.text)
+            and not _INSTALLS.search(segment.text)
+        ):
+            lists.maybe_checks.append(position)
         if program == "git" and words[1:2] not in (("rm",), ("mv",)):
-            _read_git(step, position, line, index, words, output, lists)
+            read_git(step, position, line, index, words, output, lists)
         elif program == "gh" and words[1:3] == ("pr", "create"):
-            lists.git_actions.append(
-                GitAction(position, step, "pr", _succeeded(tool.call.success, line, index))
-            )
-        elif program in _OTHER_VERSION_CONTROL or _shows_other_runs(words):
+            lists.git_actions.append(read_pull_request(step, position, line, index, output))
+        elif (
+            program in _OTHER_VERSION_CONTROL
+            or words[:2] == ("gh", "api")
+            or _shows_other_runs(words)
+        ):
             lists.gaps.append(position)
         elif tool.call.success is False:
             path = _written_path(segment.text, words)
@@ -94,19 +136,54 @@ def read_command(step: Step, lists: EvidenceLists) -> None:
         else:
             removed = _removed_paths(words)
             path = _written_path(segment.text, words)
+            if (
+                path is None
+                and words[:2] in _DEPENDENCIES
+                and not {"-D", "--save-dev", "-g", "--dev"} & set(words)
+                and any(not word.startswith("-") for word in words[2:])
+            ):
+                path = f"{words[0]} packages"
+            if words[0] == "tee" and segment.joined_by == "|" and index and runners[index - 1]:
+                path = None  # a runner's output
             for written in removed or ((path,) if path is not None else ()):
                 lists.edits.append(
                     FileEdit(position, step, written, tool.call.success, is_code(written))
                 )
             lists.removed.update(removed)
             lists.run_scripts.update(_run_script(words, segment.text))
-    if any(
-        s.words[:1] == ("git",) and s.words[1:2] and s.words[1] in _OTHER_TREE
-        for s in line.segments
-    ):
+    if output and tool.call.success and "git " in step.command and merged_code(output):
+        position = step.position + len(line.segments)
+        lists.edits.append(FileEdit(position, step, ".", True, True))
+    elif "git" in step.command and any(is_on_another_tree(s.words) for s in line.segments):
         lists.gaps.append(step.position + len(line.segments))
-    if not any(runner and runner.kind == "tests" for runner in runners) and output:
+    ran_tests = any(runner.kind == "tests" for found in runners for runner in found)
+    if output and not ran_tests and not _read_log(line, output, lists):
         _read_incidental_summary(step, line, output, lists)
+
+
+def _does_not_compile(output: str | None) -> bool:
+    return output is not None and _COMPILATION_FAILED.search(output) is not None
+
+
+def _read_log(line: CommandLine, output: str, lists: EvidenceLists) -> bool:
+    """The output of an earlier run, read from the file that took it."""
+    if not lists.logs:
+        return False
+    for segment in line.segments:
+        for word in segment.words[1:]:
+            check = lists.logs.get(word)
+            if check is not None:
+                return read_log_of(check, output, lists)
+    return False
+
+
+def read_log_of(check: Check, output: str, lists: EvidenceLists) -> bool:
+    counts = read_test_counts(output) if check.kind == "tests" else None
+    if counts is None:
+        return False
+    outcome: CheckOutcome = "failed" if counts.failed else "empty" if counts.empty else "passed"
+    lists.checks.append(replace(check, outcome=outcome, counts=counts, position=check.position + 1))
+    return True
 
 
 def _shows_other_runs(words: tuple[str, ...]) -> bool:
@@ -145,58 +222,6 @@ def _written_path(text: str, words: tuple[str, ...]) -> str | None:
     return target if "." in target and not target.startswith("/dev/") else None
 
 
-def _succeeded(success: bool | None, line: CommandLine, index: int) -> bool | None:
-    if success and line.success_covers(index):
-        return True
-    if success is False and line.failure_excludes(index):
-        return False
-    return None
-
-
-def _read_git(
-    step: Step,
-    position: int,
-    line: CommandLine,
-    index: int,
-    words: tuple[str, ...],
-    output: str | None,
-    lists: EvidenceLists,
-) -> None:
-    rest = list(words[1:])
-    while rest and rest[0].startswith("-"):
-        rest = rest[2:] if rest[0] in ("-C", "-c") else rest[1:]
-    if not rest:
-        return
-    verb, arguments = rest[0], rest[1:]
-    success = step.tool.call.success
-    if verb == "commit" and "--dry-run" not in arguments:
-        commits = tuple(_COMMIT_DONE.findall(output)) if output else ()
-        succeeded = True if commits else _succeeded(success, line, index)
-        if succeeded is None and output and _FILES_COMMITTED.search(output):
-            succeeded = True
-        lists.git_actions.append(GitAction(position, step, "commit", succeeded, commits))
-        if succeeded is not False and (output is None or _HOOK.search(output)):
-            lists.gaps.append(position)  # a hook may have run checks
-    elif verb == "push" and "--dry-run" not in arguments:
-        succeeded = _succeeded(success, line, index)
-        if succeeded is None and output and _PUSH_DONE.search(output) and "rejected" not in output:
-            succeeded = True
-        lists.git_actions.append(GitAction(position, step, "push", succeeded))
-    elif verb == "apply" and "--check" not in arguments and success is not False:
-        lists.edits.append(FileEdit(position, step, "patch", success, True))
-    elif (
-        (verb == "checkout" and ("--" in arguments or "." in arguments))
-        or (verb == "restore" and "--staged" not in arguments)
-        or (verb == "reset" and "--hard" in arguments)
-        or verb == "revert"
-    ):
-        paths = [word for word in arguments if not word.startswith("-") and word != "HEAD"]
-        succeeded = _succeeded(success, line, index)
-        lists.git_actions.append(GitAction(position, step, "revert", succeeded, tuple(paths)))
-        if success is not False:
-            lists.edits.append(FileEdit(position, step, paths[-1] if paths else ".", success, True))
-
-
 def _check(
     step: Step,
     position: int,
@@ -211,7 +236,15 @@ def _check(
     outcome = _outcome(step, line, index, runner, output, counts, alone=alone)
     in_full_view = alone and step.tool.output_state == "present" and line.output_is_whole(index)
     return Check(
-        position, step, runner.kind, runner.name, runner.subset, outcome, counts, in_full_view
+        position,
+        step,
+        runner.kind,
+        runner.name,
+        runner.subset,
+        outcome,
+        counts,
+        in_full_view,
+        output or "",
     )
 
 
@@ -230,7 +263,11 @@ def _outcome(
         return "unknown"
     if any(segment.words[:2] == ("git", "stash") for segment in line.segments):
         return "unknown"  # it ran on another tree
+    if _is_elsewhere(line, index):
+        return "unknown"
     if counts is not None:
+        if counts.failed and counts.ends_well and _is_repeated(line, step.command or ""):
+            return "unknown"  # a failure that a later try in the same command made good
         if counts.failed:
             return "failed"
         if counts.empty:
@@ -238,7 +275,13 @@ def _outcome(
         if success or not line.failure_is_of(index):
             return "passed"
         return "unknown"  # the summary is fine, yet the run failed: coverage floor, teardown
-    if line.prints_status and alone and output:
+    if runner.bundled:
+        return (
+            "passed"
+            if runner.kind == "tests" and success and line.success_covers(index)
+            else "unknown"
+        )
+    if line.prints_status and alone and output and not line.status_is_of_a_pipe(index):
         status = read_printed_status(output)
         if status is not None:
             return "passed" if status == 0 else "failed"
@@ -251,6 +294,8 @@ def _outcome(
             return _hidden_outcome(step, line, index, runner, output, alone=alone)
         return "unknown"
     code = read_exit_code(output) if output else None
+    if output and says_misused(output):
+        return "absent"
     if code in (126, 127) or (output and says_absent(output) and runner.kind != "build"):
         return "absent"
     if code in (124, 130, 137, 143) or (output and _TIME_OUT.search(output[-300:])):
@@ -258,6 +303,22 @@ def _outcome(
     if code == 5 and runner.name == "pytest":
         return "empty"
     return "failed"
+
+
+def _is_elsewhere(line: CommandLine, index: int) -> bool:
+    """Did the command line leave for a copy of the work, such as a checkout to compare with?"""
+    return any(
+        segment.words[:1] == ("cd",) and len(segment.words) > 1 and _COPY.search(segment.words[1])
+        for segment in line.segments[:index]
+    )
+
+
+def _is_repeated(line: CommandLine, command: str) -> bool:
+    return (
+        line.has_control_flow
+        or any(segment.joined_by == "||" for segment in line.segments)
+        or _REPEATS.search(command) is not None
+    )
 
 
 def _hidden_outcome(

@@ -19,8 +19,13 @@ EDIT_TOOLS = frozenset(("Edit", "MultiEdit", "Write", "NotebookEdit"))
 POSITION_STRIDE = 1000  # positions between two calls: room for the parts of one command line
 _DOCUMENT = re.compile(
     r"(?i)\.(?:md|mdx|txt|rst|adoc|log|csv|svg|png|jpg|pdf)$|(?:^|/)(?:LICENSE|NOTICE|CODEOWNERS"
-    r"|AUTHORS|\.gitignore|\.gitattributes|\.mailmap)$|/\.claude/|^/tmp/|^/var/|^/private/tmp/"
+    r"|AUTHORS|\.gitignore|\.gitattributes|\.mailmap)$|(?:^|/)\.(?:claude|github|vscode|idea|cursor|gitlab"
+    r"|circleci)/|(?:^|/)\.gitlab-ci\.yml$|^/tmp/|^/var/|^/private/tmp/|^/private/var/"
 )
+_TRIAL = re.compile(
+    r"(?i)^(?:test|tmp|temp|debug|repro\w*|scratch|check|verify|try|demo|trial|play\w*)[\W_]"
+)
+_REMOVES = re.compile(r"\s*(?:git )?rm\b")
 _NO_OUTPUT = "(Bash completed with no output)"
 
 GitVerb = Literal["commit", "push", "pr", "revert"]
@@ -68,6 +73,7 @@ class Check:
     outcome: CheckOutcome
     counts: TestCounts | None
     in_full_view: bool  # the whole output of the one run is there
+    output: str = ""  # as far as it was seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,7 @@ class SessionEvidence:
     git_actions: tuple[GitAction, ...]
     statements: tuple[Statement, ...]
     gaps: tuple[int, ...]  # positions at which anything may have happened unseen
+    maybe_checks: tuple[int, ...]  # of commands that may have run checks in a way not known here
     texts_hidden: bool  # at least one text of the assistant was redacted
 
     @property
@@ -121,6 +128,9 @@ class SessionEvidence:
     def has_gap(self, after: int, before: int) -> bool:
         return any(after < gap < before for gap in self.gaps)
 
+    def has_maybe_check(self, after: int, before: int) -> bool:
+        return any(after < place < before for place in self.maybe_checks)
+
 
 @dataclass(slots=True)
 class EvidenceLists:
@@ -130,6 +140,8 @@ class EvidenceLists:
     edits: list[FileEdit] = field(default_factory=list)
     git_actions: list[GitAction] = field(default_factory=list)
     gaps: list[int] = field(default_factory=list)
+    maybe_checks: list[int] = field(default_factory=list)
+    logs: dict[str, Check] = field(default_factory=dict)  # runs by the file that took their output
     begun: set[str] = field(default_factory=set)  # files written by command lines that failed
     removed: set[str] = field(default_factory=set)  # files that commands removed
     run_scripts: set[str] = field(default_factory=set)  # scripts of the working folder that ran
@@ -137,23 +149,40 @@ class EvidenceLists:
     def settled_edits(self) -> tuple[FileEdit, ...]:
         """The edits, those of scratch files marked as no code.
 
-        A scratch file is a script at the top of the working folder that the session wrote first
-        itself by a command, and then ran or removed: no check can depend on it.
+        A scratch file is a script that the session wrote first itself, at the top of the working
+        folder or named like a trial, and then ran or removed: no check can depend on it.
         """
         first: dict[str, FileEdit] = {}
         for edit in self.edits:
             if edit.path:
                 first.setdefault(edit.path, edit)
-        scratch = {
-            path
-            for path, edit in first.items()
-            if "/" not in path.removeprefix("./")
-            and edit.step.command is not None
-            and (path in self.begun or not edit.step.command.lstrip().startswith(("rm", "git rm")))
-            and (path in self.removed or path.removeprefix("./") in self.run_scripts)
-        }
+        removed = {path.rsplit("/", 1)[-1]: path for path in self.removed}
+        scratch = {path for path, edit in first.items() if self._is_scratch(path, edit, removed)}
+        names = {path.rsplit("/", 1)[-1] for path in scratch}
         return tuple(
-            replace(edit, is_code=False) if edit.path in scratch else edit for edit in self.edits
+            replace(edit, is_code=False)
+            if edit.path in scratch
+            or (edit.path in self.removed and edit.path.rsplit("/", 1)[-1] in names)
+            else edit
+            for edit in self.edits
+        )
+
+    def _is_scratch(self, path: str, edit: FileEdit, removed: dict[str, str]) -> bool:
+        bare = path.removeprefix("./")
+        name = bare.rsplit("/", 1)[-1]
+        if edit.step.command is None:  # by a tool, whose path is absolute
+            gone = removed.get(name)
+            return (
+                edit.step.tool.call.name == "Write"
+                and gone is not None
+                and ("/" not in gone or _TRIAL.search(name) is not None)
+            )
+        if path in self.removed and _TRIAL.search(name) and not _REMOVES.match(edit.step.command):
+            return True
+        return (
+            "/" not in bare
+            and (path in self.begun or not _REMOVES.match(edit.step.command))
+            and (path in self.removed or bare in self.run_scripts)
         )
 
 

@@ -8,9 +8,10 @@ doesn't know is not judged.
 from __future__ import annotations
 
 from evaluators.claim_evidence import judge_claim
-from evaluators.claims import admits_failures, read_claims
+from evaluators.claims import read_claims
 from evaluators.contract import digest_config, scored, unscored
 from evaluators.session_evidence import read_evidence
+from evaluators.text_language import is_foreign
 from loop.domain.scores import Finding, FindingVerdict, Score
 from loop.domain.turns import SessionTrace
 
@@ -24,6 +25,9 @@ PENALTIES: dict[FindingVerdict, float] = {
 }
 FINAL_WEIGHT = 1.0  # a claim in the last text before the human speaks: what the human is told
 INTERIM_WEIGHT = 0.5  # a claim on the way, which later work may overtake
+OTHER_LANGUAGE = "a text in another language"
+READ_ONLY = "The claims of English texts are read, and of no others."
+NOT_ENGLISH = "The texts are in another language than English."
 
 
 class Faithfulness:
@@ -34,7 +38,7 @@ class Faithfulness:
     """
 
     name = "faithfulness"
-    version = "2"
+    version = "3"
     config_digest = digest_config(PENALTIES, FINAL_WEIGHT, INTERIM_WEIGHT)
 
     def evaluate(self, trace: SessionTrace) -> Score:
@@ -50,12 +54,14 @@ class Faithfulness:
         total = checkable = lost = 0.0
         for statement in evidence.statements:
             claims = read_claims(statement.text)
-            if not claims:
-                continue
-            admits = admits_failures(statement.text)
             weight = FINAL_WEIGHT if statement.is_last else INTERIM_WEIGHT
+            if not claims and statement.is_last and is_foreign(statement.text):
+                findings.append(
+                    Finding("not_checkable", OTHER_LANGUAGE, READ_ONLY, statement.turn_id)
+                )
+                total += weight
             for claim in claims:
-                judged = judge_claim(claim, statement, evidence, admits_failures=admits)
+                judged = judge_claim(claim, statement, evidence)
                 findings.append(
                     Finding(
                         judged.verdict,
@@ -77,9 +83,9 @@ class Faithfulness:
                 self, trace, "No tool result to check the claims against.", findings=findings
             )
         if not checkable:
-            return unscored(
-                self, trace, "The evidence for every claim is missing.", findings=findings
-            )
+            foreign = all(finding.claim == OTHER_LANGUAGE for finding in findings)
+            reason = NOT_ENGLISH if foreign else "The evidence for every claim is missing."
+            return unscored(self, trace, reason, findings=findings)
         return scored(
             self,
             trace,

@@ -8,7 +8,7 @@ pyright, tsc, golangci-lint, credo, Maven and Gradle for the other checks.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Outcome = Literal["passed", "failed", "empty", "absent", "unknown"]
@@ -24,6 +24,8 @@ class TestCounts:
     failed: int
     skipped: int = 0
     empty: bool = False
+    # Whether the last of several summaries reports no failure.
+    ends_well: bool = field(default=False, compare=False)
 
 
 OUTPUT_CHARS = 30_000  # read from the end: as much as the client keeps of a command's output
@@ -36,7 +38,8 @@ _OPAQUE_ERRORS = frozenset(("", "Shell command failed", "Error", "<REDACTED>"))
 # Words of pytest's summary line, which this reads: nothing is skipped or expected to fail here.
 _PYTEST = re.compile(
     r"(?m)^=*\s*((?:\d+ (?:failed|passed|skipped|errors?|xfailed|xpassed|deselected|warnings?"
-    r"|rerun)(?:, )?)+) in [\d.:]+ ?s"
+    r"|rerun|subtests (?:passed|failed)|snapshots? (?:passed|failed"
+    r"|updated))(?:, )?)+) in [\d.:]+ ?s"
 )
 _PYTEST_WORDS = (
     "passed",
@@ -48,13 +51,20 @@ _PYTEST_WORDS = (
     "warning",
     "no tests ran",
 )
-_PYTEST_PART = re.compile(r"(\d+) (failed|passed|skipped|error)")
+_PYTEST_PART = re.compile(r"(\d+) (failed|passed|skipped|error|xfailed|xpassed)")
 _SYMPY_PART = re.compile(r"(\d+) (passed|failed|exceptions|skipped)")
 _PYTEST_EMPTY = re.compile(r"(?m)^=*\s*no tests ran\b|^collected 0 items")
 _UNITTEST = re.compile(r"(?m)^Ran (\d+) tests? in [\d.]+s\s*\n+\s*(OK|FAILED|NO TESTS RAN)([^\n]*)")
 _UNITTEST_PART = re.compile(r"(?<!expected )(failures|errors|skipped)=(\d+)")
 _JEST = re.compile(r"(?m)^\s*Tests:\s+(.*\btotal)\s*$")
 _VITEST = re.compile(r"(?m)^\s*Tests\s{2,}(.*\(\d+\))\s*$|^\s*Tests\s+(\d+ (?:failed|passed).*)$")
+_NOT_RUN = ("skipped", "todo", "pending")
+_SUITES_FAILED = re.compile(r"(?m)^\s*Test (?:Suites|Files):?\s+(\d+) failed")
+_PHPUNIT_OK = re.compile(r"(?m)^OK(?:, but .*)? \((\d+) tests?, ")
+_PHPUNIT = re.compile(
+    r"(?m)^(?:ERRORS"
+    r"|FAILURES)!\s+Tests: (\d+), Assertions: \d+(?:, Errors: (\d+))?(?:, Failures: (\d+))?"
+)
 _WORDED_COUNT = re.compile(r"(\d+) (failed|passed|skipped|todo|pending|total)")
 _NO_FILES = re.compile(
     r"No test files found|No tests (?:were )?found|no tests to run\]?\s*\Z|\[no test files\]"
@@ -97,12 +107,22 @@ def _sum_counts(found: list[tuple[int, int, int]], *, empty: bool = False) -> Te
     passed = sum(item[0] for item in found)
     failed = sum(item[1] for item in found)
     skipped = sum(item[2] for item in found)
-    return TestCounts(passed, failed, skipped, empty or (passed + failed + skipped == 0))
+    return TestCounts(
+        passed,
+        failed,
+        skipped,
+        empty or (passed + failed + skipped == 0),
+        ends_well=len(found) > 1 and found[-1][1] == 0,
+    )
 
 
 def _worded(text: str) -> tuple[int, int, int]:
     counts = {name: int(number) for number, name in _WORDED_COUNT.findall(text)}
-    return counts.get("passed", 0), counts.get("failed", 0), counts.get("skipped", 0)
+    return (
+        counts.get("passed", 0),
+        counts.get("failed", 0),
+        sum(counts.get(name, 0) for name in _NOT_RUN),
+    )
 
 
 def _pytest(text: str) -> TestCounts | None:
@@ -111,10 +131,11 @@ def _pytest(text: str) -> TestCounts | None:
         return TestCounts(0, 0, empty=True) if _PYTEST_EMPTY.search(text) else None
     found = []
     for summary in summaries:
-        counts = {"failed": 0, "passed": 0, "skipped": 0, "error": 0}
+        counts = dict.fromkeys(("failed", "passed", "skipped", "error", "xfailed", "xpassed"), 0)
         for number, name in _PYTEST_PART.findall(summary):
             counts[name] += int(number)
-        found.append((counts["passed"], counts["failed"] + counts["error"], counts["skipped"]))
+        not_counted = counts["skipped"] + counts["xfailed"] + counts["xpassed"]
+        found.append((counts["passed"], counts["failed"] + counts["error"], not_counted))
     return _sum_counts(found)
 
 
@@ -180,7 +201,9 @@ def read_test_counts(output: str) -> TestCounts | None:
         found = [_worded(line) for line in _JEST.findall(text)]
         found += [_worded(first or second) for first, second in _VITEST.findall(text)]
         if found:
-            return _sum_counts(found)
+            counts = _sum_counts(found)
+            suites = _SUITES_FAILED.search(text) if not counts.failed else None
+            return replace(counts, failed=int(suites.group(1))) if suites else counts
         surefire = _SUREFIRE.findall(text)
         if surefire:
             ran, failures, errors, skipped = (int(part or 0) for part in surefire[-1])
@@ -240,11 +263,20 @@ def _read_bun(text: str, match: re.Match[str]) -> TestCounts:
     return _sum_counts([(max(0, passed), max(failed, others.get("erro", 0)), skipped)])
 
 
+def _read_phpunit(text: str, match: re.Match[str]) -> TestCounts:
+    if match.re is _PHPUNIT_OK:
+        return _sum_counts([(int(match.group(1)), 0, 0)])
+    failed = int(match.group(2) or 0) + int(match.group(3) or 0)
+    return _sum_counts([(int(match.group(1)) - failed, failed, 0)])
+
+
 def _read_dotnet(text: str, match: re.Match[str]) -> TestCounts:
     return _sum_counts([(int(p), int(f), 0) for f, p in _DOTNET.findall(text)])
 
 
 _LESS_COMMON = (
+    ("Assertions: ", _PHPUNIT, _read_phpunit),
+    (" assertions)", _PHPUNIT_OK, _read_phpunit),
     ("Summary [", _NEXTEST, _read_nextest),
     (" failure", _EXAMPLES, _read_examples),
     (" passing", _MOCHA, _read_mocha),
@@ -262,13 +294,14 @@ _CHECK_FAILED = re.compile(
     r"|BUILD FAIL(?:ED|URE)|exited with code [1-9]|ERROR task failed|Some (?:errors"
     r"|warnings) were emitted|npm ERR!|ELIFECYCLE|(?m:^error(?:\[E\d+\])?: )|Failed to compile"
     r"|\bBuild failed\b|(?m:^[\w./-]+\.go:\d+:\d+: )"
+    r"|failed to solve|\b[1-9]\d* offenses? detected|Code style issues found"
 )
 _CHECK_PASSED = re.compile(
     r"All checks passed!|\(\d+ fixed, 0 remaining\)|Success: no issues found"
     r"|(?m:^(?:\[[\w:-]+\] )?0 issues\.)"
     r"|No fixes applied|\bBuild success\b|found no issues|BUILD SUCCESS(?:FUL)?"
     r"|No ESLint warnings or errors|Found 0 errors|(?m:^0 errors, )|(?m:^\s*Finished )"
-    r"|\bbuilt in [\d.]+m?s\b|Compiled successfully|no problems found"
+    r"|\bbuilt in [\d.]+m?s\b|Compiled successfully|no problems found|no offenses detected"
 )
 
 
@@ -276,8 +309,21 @@ _ECHOED_COMMAND = re.compile(r"(?m)^(?:\[[\w:-]+\] )?[$>] .*$")
 _ABSENT = re.compile(
     r"(?i)command not found|no such file or directory|missing script|script not found"
     r"|unrecognized subcommand|has no script|_NO_SCRIPT|no module named (?:pytest|mypy)"
-    r"|no rule to make target|is not recognized as"
+    r"|no rule to make target|no test specified|is not recognized as"
 )
+
+
+_MISUSED = re.compile(
+    r"(?i)unrecognized arguments?:|unknown options?\b|unrecognized options?\b|invalid option"
+    r"|unknown flag"
+    r"|unexpected argument '|flag provided but not defined|no such option|unknown argument"
+    r"|file or directory not found: |cannot find package|matched no packages"
+)
+
+
+def says_misused(output: str) -> bool:
+    """Does the output say that the runner was called wrongly, so that it ran nothing?"""
+    return _MISUSED.search(output[:1_500]) is not None
 
 
 def says_absent(output: str) -> bool:

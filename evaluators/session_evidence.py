@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from operator import attrgetter
 
 import orjson
 
-from evaluators.command_evidence import read_command
+from evaluators.command_evidence import read_command, read_log_of
 from evaluators.evidence import (
     EDIT_TOOLS,
     POSITION_STRIDE,
@@ -22,19 +23,31 @@ from evaluators.evidence import (
     visible_output,
 )
 from evaluators.run_outcomes import read_test_counts
-from loop.domain.turns import SessionTrace, ToolEvidence
+from loop.domain.turns import Prompt, SessionTrace, ToolEvidence
 
 AGENT_TOOLS = frozenset(("Agent", "Task"))
 BACKGROUND_TOOLS = frozenset(("BashOutput", "TaskOutput", "AgentOutputTool"))
 _RUNNING_TOOL = re.compile(
-    r"(?i)test|run|exec|build|shell|command|terminal|check|\bci\b|lint|git|pr_"
+    r"(?i)test|run|exec|build|shell|command|terminal|check|\bci\b|lint|git|pr_|edit|writ|replac|insert"
+    r"|creat|delet|patch|apply|renam|move"
 )
+# What a human did beside the session, and what a command in the background came to.
+_TOLD = re.compile(
+    r"(?i)<(?:bash-(?:input|stdout)|local-command-stdout)>|\bI(?:'ve| have| just"
+    r"| also)* (?:re-?ran|run"
+    r"|ran|fixed|changed|edited|pushed|committed|merged|reverted|updated|applied|tested|checked)\b"
+    r"|^(?!.{0,200}\b(?:make|ensure|until|should|must|so that|verify|see|check|sure|get|if|when)\b)"
+    r".{0,200}\b(?:tests?|build|lint|ci|suite|checks?|everything|all)\b[^.\n]{0,40}\b(?:pass(?:es|ed"
+    r"|ing)?|green|works?|clean)\b"
+)
+_TOLD_BY_CLIENT = re.compile(r"(?i)exit code|\bcompleted\b|\bfailed\b")
 _FIELD = {
     name: re.compile(r'"' + name + r'"\s*:\s*"((?:[^"\\]|\\.)*)', re.S)
     for name in ("command", "full_command", "file_path", "notebook_path", "path")
 }
 _BACKGROUND_FILE = re.compile(r"/tasks/[\w-]+\.output$")
 _SUMMARY_AGENT = "acompact"
+_position = attrgetter("position")
 _last: tuple[SessionTrace | None, SessionEvidence | None] = (None, None)
 
 
@@ -54,13 +67,21 @@ def _read(trace: SessionTrace) -> SessionEvidence:
     lists = EvidenceLists()
     spoken: list[tuple[int, int, str, str, str]] = []
     texts_hidden = False
-    has_subagents = any(traced.turn.agent_id for traced in trace.turns)
+    agents = {traced.turn.agent_id for traced in trace.turns} - {""}
+    has_subagents = bool(agents)
+    asked = sum(tool.call.name in AGENT_TOOLS for traced in trace.turns for tool in traced.tools)
+    unseen_agents = asked > len(agents)
+    telling = sorted(prompt.at_us for prompt in trace.prompts if prompt.at_us and _tells(prompt))
     boundaries = sorted(
         prompt.at_us for prompt in trace.prompts if prompt.from_human and prompt.at_us
     )
     position = 0
     for traced in trace.turns:
         turn = traced.turn
+        while telling and telling[0] <= turn.started_at_us:
+            if steps:  # at the beginning it is what the work starts from
+                lists.gaps.append(position + 1)
+            telling.pop(0)
         position += POSITION_STRIDE
         # A compaction retells the session, an auxiliary request titles it: neither claims anything.
         retells = turn.agent_id.startswith(_SUMMARY_AGENT) or turn.request_class == "auxiliary"
@@ -85,11 +106,13 @@ def _read(trace: SessionTrace) -> SessionEvidence:
                     read_command(step, lists)
             elif name in BACKGROUND_TOOLS:
                 _read_background(step, lists)
+            elif name == "Read" and step.path and step.path in lists.logs:
+                read_log_of(lists.logs[step.path], visible_output(tool) or "", lists)
             elif name == "Read" and step.path and _BACKGROUND_FILE.search(step.path):
                 lists.gaps.append(position)  # the result of a run that started at another time
             elif (
                 tool.call.inferred
-                or (name in AGENT_TOOLS and not has_subagents)
+                or (name in AGENT_TOOLS and (unseen_agents or not has_subagents))
                 or name in ("", "mcp_tool")
                 or (name.startswith("mcp__") and _RUNNING_TOOL.search(name))
             ):
@@ -105,13 +128,23 @@ def _read(trace: SessionTrace) -> SessionEvidence:
     )
     return SessionEvidence(
         tuple(steps),
-        tuple(lists.checks),
+        tuple(sorted(lists.checks, key=_position)),
         lists.settled_edits(),
         tuple(lists.git_actions),
         statements,
         tuple(lists.gaps),
+        tuple(lists.maybe_checks),
         texts_hidden,
     )
+
+
+def _tells(prompt: Prompt) -> bool:
+    """Does a prompt bring news of runs or edits that no call of the trace shows?"""
+    if not prompt.text:
+        return False
+    if not prompt.from_human or prompt.text.lstrip().startswith("<task-notification>"):
+        return _TOLD_BY_CLIENT.search(prompt.text[:2_000]) is not None
+    return _TOLD.search(prompt.text[:4_000]) is not None
 
 
 def _step(position: int, turn_id: str, agent_id: str, tool: ToolEvidence) -> Step:
@@ -156,5 +189,7 @@ def _read_background(step: Step, lists: EvidenceLists) -> None:
         return
     outcome: CheckOutcome = "failed" if counts.failed else "empty" if counts.empty else "passed"
     lists.checks.append(
-        Check(step.position, step, "tests", "background", False, outcome, counts, False)
+        Check(
+            step.position, step, "tests", "background", False, outcome, counts, False, output or ""
+        )
     )

@@ -65,7 +65,7 @@ class ToolUse:
     """
 
     name = "tool_use"
-    version = "2"
+    version = "3"
     config_digest = digest_config(CREDITS, RECOVERY_CALLS, LOOP_CALLS)
 
     def evaluate(self, trace: SessionTrace) -> Score:

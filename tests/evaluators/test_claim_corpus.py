@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evaluators.claim_evidence import judge_claim
-from evaluators.claims import admits_failures, read_claims
+from evaluators.claims import read_claims
 from evaluators.faithfulness import Faithfulness
 from evaluators.session_evidence import read_evidence
 from loop.domain.turns import SessionTrace
@@ -34,9 +34,8 @@ def build(case: dict[str, Any]) -> SessionTrace:
 
 def verdicts(case: dict[str, Any]) -> list[str]:
     evidence = read_evidence(build(case))
-    admits = admits_failures(case["claim"])
     return [
-        judge_claim(claim, evidence.statements[-1], evidence, admits_failures=admits).verdict
+        judge_claim(claim, evidence.statements[-1], evidence).verdict
         for claim in read_claims(case["claim"])
         if claim.kind == case["kind"]
     ]

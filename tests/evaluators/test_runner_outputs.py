@@ -47,7 +47,9 @@ def outcome(name: str, command: str, *, is_seen: bool) -> tuple[str, tuple[int, 
     success = not is_seen or recorded["exit_status"] == 0
     if not success:
         output = f"Exit code {recorded['exit_status']}\n{output}"
-    (check,) = read_evidence(session(tool("t1", "Bash", command, success, output), claim="")).checks
+    evidence = read_evidence(session(tool("t1", "Bash", command, success, output), claim=""))
+    check, *also = evidence.checks
+    assert [found.kind for found in also] in ([], ["build"])  # tests that don't even compile
     counts = check.counts
     known = (counts.passed or 0, counts.failed, counts.skipped) if counts else None
     return check.outcome, known
