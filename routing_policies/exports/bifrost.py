@@ -103,22 +103,22 @@ def _condition(policy: RoutingPolicy, rule: Rule, condition: Condition) -> str:
     header = _header(HEADERS[field])
     if field in _NUMBERS:
         return f"double({header}) {condition.op} {_number(condition.value)}"
-    if field == "org_path" and condition.op in ("==", "!="):
+    if field == "org_path" and condition.op == "==":
         node = str(condition.value)
-        below = f"({header} == {_text(node)} || {header}.startsWith({_text(node + '/')}))"
-        return _present(field, below, negated=condition.op == "!=")
+        return _present(
+            field, f"({header} == {_text(node)} || {header}.startsWith({_text(node + '/')}))"
+        )
     values = condition.value if isinstance(condition.value, tuple) else (str(condition.value),)
     among = f"{header} in [{', '.join(_text(value) for value in values)}]"
     # An empty text is a header that is not there.
-    test = _present(field, among, negated=False)
+    test = _present(field, among)
     if "" in values:
         test = f"({_absent(field)} || {test})"
     return f"!({test})" if condition.op == "!=" else test
 
 
-def _present(field: str, test: str, *, negated: bool) -> str:
-    there = f"({_text(HEADERS[field])} in headers && {test})"
-    return f"!{there}" if negated else there
+def _present(field: str, test: str) -> str:
+    return f"({_text(HEADERS[field])} in headers && {test})"
 
 
 def _absent(field: str) -> str:

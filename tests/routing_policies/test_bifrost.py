@@ -104,6 +104,19 @@ def test_the_rules_route_as_decide_does(policy: RoutingPolicy, request: RouteReq
     assert routed(written.rules, request) == decide(policy, request).model
 
 
+@pytest.mark.parametrize("op", ["==", "!="])
+def test_a_node_is_with_what_is_below_it_where_it_is_asked_for_alone(op: str) -> None:
+    policy = RoutingPolicy(
+        name="any",
+        rules=(Rule("r", (Condition("org_path", op, "acme"),), HAIKU),),
+        measure="total_input_tokens",
+        unit="request",
+    )
+    below = RouteRequest(requested_model=OPUS, org_path="acme/pay")
+    assert decide(policy, below).model == HAIKU
+    assert routed(bifrost_rules(policy, name="turnwise").rules, below) == HAIKU
+
+
 @given(policies())
 def test_each_rule_is_one_that_the_api_takes(policy: RoutingPolicy) -> None:
     of_team = bifrost_rules(policy, name="t", arm="canary", scope="team", scope_id="t-1")
