@@ -24,6 +24,7 @@ from loop.ledger.prices import load_price_book
 from optimizers.cache_model import CacheModel
 from optimizers.calibration import calibrate
 from optimizers.classic import classic_policy
+from optimizers.output_lengths import OutputLengths
 from optimizers.reach import rule_reach
 from optimizers.replay import Replayer, replay
 from optimizers.replay_assumptions import ReplayAssumptions, undated
@@ -146,7 +147,7 @@ class CacheReads:
 
 def predict_reads(frame: TurnFrame, book: PriceBook) -> CacheReads:
     assumptions = ReplayAssumptions()
-    caches = CacheModel(frame, book, assumptions)
+    caches = CacheModel(frame, book, assumptions, OutputLengths())
     previous = caches.logged_previous
     known = np.zeros(len(frame), np.int64)
     for code in range(len(caches.models)):

@@ -177,6 +177,8 @@ def _least_runs(
     """
     n, guard = len(frame), len(policy.rules) + 1
     proposed = np.zeros(n, code_type(guard + 1))
+    if not n:
+        return proposed, np.zeros(0, code.dtype)
     may_change = np.ones(n, bool) if starts is None else np.zeros(n, bool)
     if starts is None:
         proposed[:] = match_rules(policy, frame)
@@ -186,7 +188,7 @@ def _least_runs(
     no_limit = np.iinfo(np.int64).max
     limits = policy.guards.max_context_tokens
     ceiling = np.array([limits.get(name, no_limit) for name in models], np.int64)
-    has_large = n > 0 and int(frame.total_input_tokens.max()) > int(ceiling.min())
+    has_large = int(frame.total_input_tokens.max()) > int(ceiling.min())
     # All first turns of segments lie together, then all second ones, the longest segment first:
     # so those of a step go on from the head of the step before.
     segment_starts = np.flatnonzero(frame.turn_index == 0)

@@ -57,8 +57,12 @@ def test_turns_have_the_fields_of_a_turn_with_its_usage_laid_open() -> None:
 
 
 def test_estimates_have_the_fields_of_an_estimate_with_its_quality_laid_open() -> None:
+    """Lengths stand in the run's record alone."""
     quality = {f"quality_{field.name}" for field in fields(OutcomeEstimate)}
-    names = {field.name for field in fields(PolicyEstimate)} - {"quality"} | quality
+    names = {field.name for field in fields(PolicyEstimate)} - {
+        "quality",
+        "output_lengths",
+    } | quality
     assert set(schemas.ESTIMATES.record_names()) - OWN - {"run_id", "estimated_at_us"} == names
     reach = [field.name for field in schemas.RULE_REACH]
     assert [*reach, "session_share", "token_share"] == [f.name for f in fields(RuleReach)]

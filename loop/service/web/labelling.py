@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from evaluators.judge.questions import key_of
 from loop.domain.errors import BadInput, TurnwiseError
 from loop.service.web.actions import MAX_FORM_BYTES, check_same_origin
 from loop.service.web.responses import SECURITY_HEADERS, path_of, render_error
@@ -46,6 +45,8 @@ class LabelTarget:
 def label_targets(shown: Mapping[str, Any]) -> dict[str, list[LabelTarget]]:
     """What a person may label of a shown session, by rubric: the session, the sentences that were
     judged, the calls. A call is named by turn and tool alone."""
+    from evaluators.judge.questions import key_of  # no other page needs the evaluators
+
     findings: dict[str, list[Mapping[str, Any]]] = {
         score["evaluator"]: score["findings"] for score in shown["scores"]
     }
