@@ -10,8 +10,14 @@ import pytest
 from hypothesis import settings
 
 # A shared machine stalls now and then: a slow example is not a wrong one. A change is judged on the
-# same examples each time; the search for new ones goes on at the developers'.
-settings.register_profile("turnwise", deadline=None, derandomize="CI" in os.environ)
+# same examples each time; the search for new ones goes on at the developers', the longer one with
+# TEST_EXAMPLES.
+settings.register_profile(
+    "turnwise",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    max_examples=int(os.environ.get("TEST_EXAMPLES", "50")),
+)
 settings.load_profile("turnwise")
 
 _connect = socket.socket.connect

@@ -43,7 +43,7 @@ def first_match(policy: RoutingPolicy, request: RouteRequest) -> Rule | None:
     return None
 
 
-@settings(max_examples=500)
+@settings(max_examples=150)
 @given(policies(), st.lists(requests, min_size=1, max_size=20))
 def test_it_finds_the_same_rule(policy: RoutingPolicy, several: list[RouteRequest]) -> None:
     for request in several:

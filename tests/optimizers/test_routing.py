@@ -32,7 +32,7 @@ def walk(policy: RoutingPolicy, frame: TurnFrame) -> list[Route]:
     return [decided[row] for row in range(len(frame))]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(logged_turns(), routing_policies())
 def test_routes_equal_a_walk_of_decide(turns: list[Turn], policy: RoutingPolicy) -> None:
     frame = TurnFrame.from_turns(turns)
