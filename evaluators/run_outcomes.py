@@ -51,7 +51,9 @@ _PYTEST_WORDS = (
     "warning",
     "no tests ran",
 )
-_PYTEST_PART = re.compile(r"(\d+) (failed|passed|skipped|error|xfailed|xpassed)")
+# What pytest counts, in its own words: they are read here, and nothing is skipped by them.
+_PYTEST_COUNTS = ("failed", "passed", "skipped", "error", "xfailed", "xpassed")
+_PYTEST_PART = re.compile(rf"(\d+) ({'|'.join(_PYTEST_COUNTS)})")
 _SYMPY_PART = re.compile(r"(\d+) (passed|failed|exceptions|skipped)")
 _PYTEST_EMPTY = re.compile(r"(?m)^=*\s*no tests ran\b|^collected 0 items")
 _UNITTEST = re.compile(r"(?m)^Ran (\d+) tests? in [\d.]+s\s*\n+\s*(OK|FAILED|NO TESTS RAN)([^\n]*)")
@@ -131,9 +133,10 @@ def _pytest(text: str) -> TestCounts | None:
         return TestCounts(0, 0, empty=True) if _PYTEST_EMPTY.search(text) else None
     found = []
     for summary in summaries:
-        counts = dict.fromkeys(("failed", "passed", "skipped", "error", "xfailed", "xpassed"), 0)
+        counts = dict.fromkeys(_PYTEST_COUNTS, 0)
         for number, name in _PYTEST_PART.findall(summary):
             counts[name] += int(number)
+        # Tests of the session under judgement that pytest itself left out of passed and failed.
         not_counted = counts["skipped"] + counts["xfailed"] + counts["xpassed"]
         found.append((counts["passed"], counts["failed"] + counts["error"], not_counted))
     return _sum_counts(found)

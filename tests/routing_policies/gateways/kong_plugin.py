@@ -11,8 +11,7 @@ import os
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from tests.routing_policies.edge_world import (
     headers,
     request_body,
     served_model,
+    wait_until,
 )
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
@@ -104,7 +104,7 @@ def nginx(folder: Path, api_url: str, edge_port: int, timeout_ms: int = 5_000) -
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen(command, env={"LD_LIBRARY_PATH": str(LIBRARIES)}) as process:
         try:
-            until(lambda: reaches(url, process))
+            wait_until(lambda: reaches(url, process))
             yield url
         finally:
             process.terminate()
@@ -116,13 +116,6 @@ def reaches(url: str, process: subprocess.Popen[bytes]) -> bool:
         return httpx.get(f"{url}/alive").status_code == 404
     except httpx.HTTPError:
         return False
-
-
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @dataclass
@@ -189,7 +182,7 @@ def test_a_policy_changes_under_load_without_a_failed_request(world: World) -> N
             activate(world.edge.service.store, size_policy(threshold))
             world.edge.sync()
             begun = len(seen)
-            until(lambda begun=begun, model=model: (200, model) in seen[begun + 3 :])
+            wait_until(lambda begun=begun, model=model: (200, model) in seen[begun + 3 :])
         stopped.set()
         for task in loading:
             task.result()

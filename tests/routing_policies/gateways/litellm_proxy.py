@@ -11,8 +11,7 @@ import os
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from routing_policies.gateways.litellm_requests import RAW_MODEL_NAME
 from tests.fakes.anthropic_api import FakeAnthropicApi
 from tests.fakes.asgi_server import running_server
 from tests.fakes.policy_service import PolicyService, activate, policy_service, size_policy
+from tests.routing_policies.edge_world import wait_until
 
 ROOT = Path(__file__).parents[3]
 VENV = Path(os.environ.get("LITELLM_VENV", ROOT / ".venv-litellm"))
@@ -41,13 +41,6 @@ CONFIG = ROOT / "examples" / "litellm" / "config.yaml"
 OPUS, HAIKU = "claude-opus-4-7", "claude-haiku-4-5"
 MASTER_KEY = "sk-litellm-of-a-test"
 pytestmark = pytest.mark.timeout(900)
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @dataclass
@@ -167,7 +160,7 @@ def litellm_proxy(
     ):
         proxy = Proxy(f"http://127.0.0.1:{port}", client)
         try:
-            until(lambda: alive(proxy, process), 400)  # 14 s on a machine that is idle
+            wait_until(lambda: alive(proxy, process), 400)  # 14 s on a machine that is idle
             yield proxy
         finally:
             process.terminate()
@@ -216,7 +209,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         activate(service.store, size_policy(10_000))
         (folder / "trusted.json").write_text(json.dumps(service.trusted.to_document()))
         with litellm_proxy(folder, service.url, api_url) as proxy:
-            until(lambda: proxy.ask(300).headers.get("x-turnwise-policy") == "1")
+            wait_until(lambda: proxy.ask(300).headers.get("x-turnwise-policy") == "1")
             yield World(service, api, proxy)
 
 
@@ -226,7 +219,7 @@ def test_size_decides_and_the_decision_is_found_everywhere(
     world: World, characters: int, model: str, stream: bool
 ) -> None:
     version = str(publish(world.service, 10_000))
-    until(lambda: world.proxy.ask(300).headers["x-turnwise-policy"] == version)
+    wait_until(lambda: world.proxy.ask(300).headers["x-turnwise-policy"] == version)
     response = world.proxy.ask(characters, stream=stream)
     assert served(response) == model  # LiteLLM would name the requested one
     assert response.headers["x-turnwise-arm"] == "stable"
@@ -240,7 +233,7 @@ def test_size_decides_and_the_decision_is_found_everywhere(
         assert request["output_config"] == {"effort": "xhigh"}
     name = response.headers["request-id"]
     assert name.startswith("tw_")
-    until(lambda: any(row["decision_id"] == name for row in world.service.decisions))
+    wait_until(lambda: any(row["decision_id"] == name for row in world.service.decisions))
     (row,) = [row for row in world.service.decisions if row["decision_id"] == name]
     assert (row["routed_model"], row["requested_model"]) == (model, OPUS)
     assert (row["gateway"], row["upstream_status"], row["session_id"]) == ("litellm", 200, "s-1")
@@ -250,18 +243,18 @@ def test_a_used_up_budget_is_answered_402_and_served_again(world: World) -> None
     reason = Actor(ActorKind.INSTALLATION, "budgets")
     pause = BudgetPause("b_1", "The budget of acme is used up.", session_ids=("s-poor",))
     world.service.store.publish_pauses("prod", [pause], reason, "a test")
-    until(lambda: world.proxy.ask(300, session="s-poor").status_code == 402)
+    wait_until(lambda: world.proxy.ask(300, session="s-poor").status_code == 402)
     refused = world.proxy.ask(300, session="s-poor")
     assert "The budget of acme is used up." in refused.text
     assert world.proxy.ask(300, session="s-rich").status_code == 200
-    until(
+    wait_until(
         lambda: any(
             (row["rule_id"], row["upstream_status"]) == ("guard:budget_paused", 402)
             for row in world.service.decisions
         )
     )
     world.service.store.publish_pauses("prod", [], reason, "a test")
-    until(lambda: world.proxy.ask(300, session="s-poor").status_code == 200)
+    wait_until(lambda: world.proxy.ask(300, session="s-poor").status_code == 200)
 
 
 def test_litellm_still_reads_the_private_name() -> None:
@@ -292,7 +285,7 @@ def test_a_policy_changes_under_load_without_a_failed_request(world: World) -> N
         sending = [pool.submit(send, worker) for worker in range(4)]
         for number in range(6):
             wanted = str(publish(world.service, 10_000 if number % 2 == 0 else 100))
-            until(lambda wanted=wanted: any(version == wanted for version, _ in answers[-8:]))
+            wait_until(lambda wanted=wanted: any(version == wanted for version, _ in answers[-8:]))
         stopped.set()
         for future in sending:
             future.result()
@@ -306,7 +299,7 @@ def test_an_error_of_the_upstream_is_reported_with_its_status(world: World) -> N
     world.api.statuses = [400]
     response = world.proxy.ask(100_000, session="failing")
     assert response.status_code == 400
-    until(lambda: any(row["session_id"] == "failing" for row in world.service.decisions))
+    wait_until(lambda: any(row["session_id"] == "failing" for row in world.service.decisions))
     (row,) = [row for row in world.service.decisions if row["session_id"] == "failing"]
     assert row["upstream_status"] == 400
 
@@ -320,7 +313,7 @@ def test_without_the_service_the_last_good_policy_decides_also_after_a_restart(
             activate(service.store, size_policy(10_000))
             (tmp_path / "trusted.json").write_text(json.dumps(service.trusted.to_document()))
             with litellm_proxy(tmp_path, service.url, api_url) as proxy:
-                until(lambda: served(proxy.ask(300)) == HAIKU)
+                wait_until(lambda: served(proxy.ask(300)) == HAIKU)
         with litellm_proxy(tmp_path, service.url, api_url) as proxy:
             assert served(proxy.ask(300)) == HAIKU
             assert served(proxy.ask(100_000)) == OPUS
@@ -344,9 +337,9 @@ def test_the_decision_stands_on_litellm_s_span(tmp_path: Path) -> None:
         (tmp_path / "trusted.json").write_text(json.dumps(service.trusted.to_document()))
         given = {"OTEL_EXPORTER": "otlp_http", "OTEL_ENDPOINT": traces_url}
         with litellm_proxy(tmp_path, service.url, api_url, config=config, variables=given) as proxy:
-            until(lambda: proxy.ask(300).headers.get("x-turnwise-policy") == "1")
+            wait_until(lambda: proxy.ask(300).headers.get("x-turnwise-policy") == "1")
             name = proxy.ask(300).headers["request-id"]
-            until(lambda: any(span["turnwise.decision.id"] == name for span in spans))
+            wait_until(lambda: any(span["turnwise.decision.id"] == name for span in spans))
     (span, *_) = [span for span in spans if span["turnwise.decision.id"] == name]
     assert (span["turnwise.policy.rule"], span["turnwise.model.requested"]) == ("short", OPUS)
     assert span["turnwise.model.routed"] == HAIKU
@@ -375,14 +368,14 @@ def test_two_workers_keep_to_each_key_s_models_and_log_the_decision_in_litellm_s
                 rows = [row for row in service.decisions if row["policy_version"] == 1]
                 return len({row["instance"] for row in rows})
 
-            until(lambda: instances() == 2, 120)
+            wait_until(lambda: instances() == 2, 120)
             assert served(proxy.ask(300, session="any")) == HAIKU
             grouped = proxy.ask(300, session="group")
             assert served(grouped) == HAIKU
             name = grouped.headers["request-id"]
-            until(lambda: {"any", "group"} <= {row["session_id"] for row in service.decisions})
+            wait_until(lambda: {"any", "group"} <= {row["session_id"] for row in service.decisions})
             log = tmp_path / "spend.jsonl"
-            until(lambda: log.exists() and name in log.read_text())
+            wait_until(lambda: log.exists() and name in log.read_text())
             proxy.client.close()
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     (row,) = [row for row in rows if row["spend"]["turnwise.decision.id"] == name]

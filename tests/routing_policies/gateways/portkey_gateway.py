@@ -11,8 +11,7 @@ import os
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,19 +24,19 @@ import pytest
 from tests.fakes.anthropic_api import FakeAnthropicApi
 from tests.fakes.asgi_server import running_server
 from tests.fakes.policy_service import activate, size_policy
-from tests.routing_policies.edge_world import HAIKU, OPUS, Edge, edge_before, served_model
+from tests.routing_policies.edge_world import (
+    HAIKU,
+    OPUS,
+    Edge,
+    edge_before,
+    served_model,
+    wait_until,
+)
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
 NODE = Path(os.environ.get("PORTKEY_NODE", ROOT / ".node-portkey"))
 CONFIG = ROOT / "examples" / "portkey" / "config.json"
 pytestmark = pytest.mark.timeout(300)
-
-
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @dataclass
@@ -105,7 +104,7 @@ def portkey(folder: Path, api_url: str, webhook: str) -> Iterator[Portkey]:
     ):  # fmt: skip
         found = Portkey(f"http://127.0.0.1:{port}", api_url, webhook, http)
         try:
-            until(lambda: answers(found, process))
+            wait_until(lambda: answers(found, process))
             yield found
         finally:
             process.terminate()
@@ -178,7 +177,7 @@ def test_a_policy_changes_under_load_without_a_failed_request(world: World) -> N
             activate(store, size_policy(threshold))
             world.edge.sync()
             begun = len(seen)
-            until(lambda begun=begun, model=model: (200, model) in seen[begun + 4 :])
+            wait_until(lambda begun=begun, model=model: (200, model) in seen[begun + 4 :])
         stopped.set()
         for task in loading:
             task.result()
